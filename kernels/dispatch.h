@@ -1,0 +1,20 @@
+// Picks the kernels of this CPU once per process.
+#pragma once
+
+#include "kernels/scan.h"
+
+namespace quash {
+
+enum class Isa { kScalar, kAvx2, kAvx512, kNeon };
+
+const char* IsaName(Isa isa);
+
+// Kernels of `isa`, or null if this build or this CPU has none.
+const ScanKernels* KernelsFor(Isa isa);
+
+// The best the CPU has, lowered by the environment variable QUASH_ISA
+// (scalar, avx2, avx512, neon; an unknown or unavailable name is ignored).
+// Decided at the first call.
+const ScanKernels& Kernels();
+
+}  // namespace quash

@@ -1,0 +1,42 @@
+// Seeded random rotations R of R^dim. The same seed gives the same rotation on
+// every platform (integer generator, no libm in the path of its values), and
+// Apply() is bit-equal on every ISA: it adds and multiplies in one fixed order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace quash {
+
+enum class RotationKind : uint32_t {
+  // kRounds rounds of: random signs, Walsh-Hadamard over the first and then the
+  // last P coordinates (P the largest power of two <= dim), random permutation.
+  // O(d log d). One round is not enough for one-hot or constant inputs.
+  kHadamard = 0,
+  kDense = 1,  // Haar orthogonal from the QR of a Gaussian matrix, O(d^2)
+};
+
+class Rotation {
+ public:
+  // Throws std::invalid_argument for dim 0, or dense with dim > 4096.
+  Rotation(RotationKind kind, uint32_t dim, uint64_t seed);
+
+  uint32_t dim() const { return dim_; }
+  RotationKind kind() const { return kind_; }
+
+  // y = R x for each of n rows; x and y [n, dim], may be the same array.
+  //   scratch  [dim] floats
+  void Apply(const float* x, size_t n, float* y, float* scratch) const;
+  // x = R^T y, the inverse up to float rounding.
+  void ApplyInverse(const float* y, size_t n, float* x, float* scratch) const;
+
+ private:
+  RotationKind kind_;
+  uint32_t dim_;
+  std::vector<float> signs_;           // [kRounds, dim] +-1, scaled to keep norms
+  std::vector<uint32_t> permutation_;  // [kRounds, dim]
+  std::vector<float> matrix_;          // [dim, dim] row-major, dense only
+};
+
+}  // namespace quash

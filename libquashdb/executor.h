@@ -1,0 +1,57 @@
+// Runs a search over one snapshot: plane scan, full-code score, rerank, top k.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "libquashdb/filter.h"
+#include "libquashdb/snapshot.h"
+#include "libquashdb/status.h"
+
+namespace quash {
+
+struct SearchPlan {
+  size_t k = 10;
+  bool exact = false;
+  std::shared_ptr<const Filter> filter;  // null: every row
+  double min_score = -std::numeric_limits<double>::infinity();
+  SearchWidths widths;  // zeros: chosen
+  uint32_t threads = 0; // 0: OpenMP's default
+  bool has_cursor = false;
+  float cursor_score = 0;
+  Id cursor_id;
+};
+
+struct Hit {
+  float score;
+  uint32_t segment;  // index in snapshot.segments
+  uint32_t row;
+};
+
+struct StageStats {
+  std::string name;  // "plane scan", "full code", "rerank", "exact"
+  uint64_t rows_in = 0;
+  uint64_t rows_out = 0;
+  uint64_t bytes = 0;
+};
+
+struct SearchStats {
+  std::vector<StageStats> stages;
+  std::string mode;  // "staged", "direct" (few matches) or "exact"
+  uint64_t rows = 0;
+  uint64_t matching_rows = 0;
+  double elapsed_us = 0;
+  SearchWidths widths;  // as used
+};
+
+// Best rows of each query, best first, ties by ascending id.
+//   queries  [nq, dim] float32, finite, checked by the caller
+//   hits     out, [nq] lists of at most k
+//   stats    may be null
+Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const SearchPlan& plan,
+              std::vector<std::vector<Hit>>* hits, SearchStats* stats);
+
+}  // namespace quash

@@ -1,0 +1,56 @@
+// What a collection is: its settings and typed metadata fields.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "quashdb.h"
+
+namespace quash {
+
+struct Field {
+  std::string name;
+  quash_field_type type;
+};
+
+// One metadata value; monostate is null. The alternative matches the field's
+// type.
+using Value = std::variant<std::monostate, bool, int64_t, double, std::string,
+                           std::vector<int64_t>, std::vector<std::string>>;
+
+// An external id: the alternative matches the collection's id type.
+using Id = std::variant<int64_t, std::string>;
+
+struct CollectionSpec {
+  uint32_t number = 0;  // key prefix in every column family, never reused
+  std::string name;
+  uint32_t dim = 0;
+  quash_metric metric = QUASH_METRIC_COSINE;
+  quash_id_type id_type = QUASH_ID_INT64;
+  uint32_t bits = 4;
+  quash_rerank rerank = QUASH_RERANK_F16;
+  quash_rotation rotation = QUASH_ROTATION_HADAMARD;
+  uint64_t seed = 42;
+  std::vector<Field> fields;
+
+  std::optional<size_t> FindField(std::string_view field_name) const {
+    for (size_t i = 0; i < fields.size(); ++i)
+      if (fields[i].name == field_name) return i;
+    return std::nullopt;
+  }
+};
+
+// Search widths kept by quash_measure(); zeros mean "choose from k".
+struct SearchWidths {
+  uint32_t candidates = 0;
+  uint32_t rerank_candidates = 0;
+  uint32_t planes = 0;
+  uint32_t measured_k = 0;
+  double measured_recall = -1;  // -1: never measured
+};
+
+}  // namespace quash
