@@ -11,8 +11,16 @@
 //   row code         [bits][plane_bytes] u8, all planes of one row, contiguous
 //
 // Each prefix of planes has a float32 scale per row, a = |x| / <u, y> with u
-// the rotated unit vector and y its centroids under that prefix (design notes,
-// "Scale"), so that <q, x> is estimated without bias along x.
+// the rotated unit vector and y its levels under that prefix (design notes,
+// "Scale"), so that <q, x> is estimated without bias along x. With q' the
+// rotated query, Sk = sum_j q'_j (2 p_j - 1) over the bits p of plane k and
+// m, delta, levels of LevelCodebook:
+//
+//   plane 1          <q, x> ~ scale1 * S1                      y_j = +-1
+//   planes 1 and 2   <q, x> ~ scale2 * (m * S1 + delta * S2)   y_j = +-m +- delta
+//   all planes       <q, x> ~ scale_full * sum_j q'_j levels[code_j]
+//
+// The full scale is scale1 at 1 bit, scale2 at 2 bits and scale_full above.
 #pragma once
 
 #include <cstddef>

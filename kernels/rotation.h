@@ -10,11 +10,14 @@
 namespace quash {
 
 enum class RotationKind : uint32_t {
-  // kRounds rounds of: random signs, Walsh-Hadamard over the first and then the
-  // last P coordinates (P the largest power of two <= dim), random permutation.
-  // O(d log d). One round is not enough for one-hot or constant inputs.
+  // kRounds rounds of: random permutation, random signs, Walsh-Hadamard over the
+  // first and then the last P coordinates (P the largest power of two <= dim).
+  // O(d log d). One round leaves one-hot and two-coordinate inputs with few
+  // distinct values; the second makes them close to Gaussian.
   kHadamard = 0,
-  kDense = 1,  // Haar orthogonal from the QR of a Gaussian matrix, O(d^2)
+  // Haar orthogonal, distributed as the Q of the QR of a Gaussian matrix. O(d^2);
+  // construction is O(d^3), 2 s at dim 2048.
+  kDense = 1,
 };
 
 class Rotation {

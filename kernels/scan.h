@@ -33,7 +33,8 @@ struct PlaneLut {
 // Builds the table of one rotated query.
 //   rotated  [dim] float32
 //   table    [2 * plane_bytes(dim)][16] u8 out, 64-byte aligned
-// Padding coordinates contribute nothing. A zero query gives step 0.
+// Padding coordinates contribute nothing. A query of zeros, or one whose sums
+// under- or overflow float32, gives step 0, bias 0 and a table of zeros.
 PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table);
 
 // Queries that one pass over a plane serves at most.
@@ -65,7 +66,8 @@ struct ScanKernels {
   //   score_r = 2 * scale_r * (mul * sums_r + add) - norm_sq_r   otherwise
   //   mask    [nblocks] bit r of word b set: row b * 32 + r may be kept
   //   rows    [nblocks * 32] out: row numbers, scores [nblocks * 32] out
-  // Returns how many were kept: score >= threshold and masked in.
+  // Returns how many were kept: score >= threshold and masked in. Entries past
+  // those are undefined.
   size_t (*collect)(const uint16_t* sums, const float* scale, const float* norm_sq, float mul,
                     float add, const uint32_t* mask, size_t nblocks, float threshold,
                     uint32_t* rows, float* scores);
@@ -77,6 +79,7 @@ struct ScanKernels {
 
   // sum_j values_j * levels[code_j] of one row code, exact in int32.
   //   row_code  [bits][plane_bytes] u8
+  //   levels    [16], of LevelCodebook
   int32_t (*code_dot)(const uint8_t* row_code, size_t bits, size_t plane_bytes,
                       const int8_t* levels, const int16_t* values);
 
@@ -97,8 +100,11 @@ struct ScanKernels {
   float (*f32_to_i8)(const float* from, size_t n, int8_t* to);
 
   // Steps of the encoder (encode.h).
-  void (*hadamard)(float* values, size_t n);  // n a power of two, unnormalised
-  // code_j = number of boundaries below unit_j; codes [plane_bytes * 8] u8 out.
+  // Walsh-Hadamard, n a power of two (1 included), unnormalised. Butterflies
+  // (a + b, a - b) with stride 1, 2, 4, ... n / 2 in this order.
+  void (*hadamard)(float* values, size_t n);
+  // code_j = number of boundaries below unit_j.
+  //   codes  [plane_bytes * 8] u8 out, padding zero
   void (*quantize)(const float* unit, size_t dim, const float* boundaries, size_t bits,
                    uint8_t* codes);
 };

@@ -22,12 +22,14 @@ inline bool Better(const Candidate& a, const Candidate& b) {
 // selection when full: amortised O(1) per push.
 class TopK {
  public:
-  //   buffer  [2 * capacity]
+  //   buffer    [2 * capacity], the caller's for the life of this object
+  //   capacity  at least 1
   TopK(Candidate* buffer, size_t capacity) : buffer_(buffer), capacity_(capacity) {}
 
   // Scores below this cannot enter (equal ones may, by row).
   float threshold() const { return threshold_; }
 
+  // The score is not NaN.
   void Push(float score, uint64_t row) {
     if (score < threshold_) return;
     buffer_[size_++] = {score, row};

@@ -16,9 +16,10 @@ namespace quash {
 
 class Column {
  public:
-  // Builds from one value per row; null and absent are the same.
-  static std::shared_ptr<const Column> Build(quash_field_type type,
-                                             std::span<const Value> values);
+  // Builds from one value per row; null and absent are the same, and so is a
+  // value of another type. Null pointer if the distinct strings together pass
+  // 4 GiB or the list elements 2^32.
+  static std::shared_ptr<const Column> Build(quash_field_type type, std::span<const Value> values);
   // A column of nulls, for rows older than the field.
   static std::shared_ptr<const Column> Nulls(quash_field_type type, size_t rows);
   // Checks every offset and code; QUASH_CORRUPT on damage.
@@ -42,12 +43,15 @@ class Column {
   // and the index of each row's (string: codes()[row]; lists:
   // codes()[offsets()[row] .. offsets()[row + 1]) in list order).
   size_t dictionary_size() const;
-  std::string_view dictionary_string(size_t code) const;  // string types
+  std::string_view dictionary_string(size_t code) const;              // string types
   std::span<const int64_t> dictionary_ints() const { return ints_; }  // int lists
   std::span<const uint32_t> codes() const { return codes_; }
   std::span<const uint32_t> offsets() const { return offsets_; }
 
  private:
+  // The invariants that the public accessors rely on; bool values still in bits.
+  Status CheckContent(const std::vector<uint32_t>& bool_bits) const;
+
   quash_field_type type_ = QUASH_FIELD_INT;
   size_t rows_ = 0;
   std::vector<uint32_t> valid_;

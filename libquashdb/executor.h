@@ -18,8 +18,8 @@ struct SearchPlan {
   bool exact = false;
   std::shared_ptr<const Filter> filter;  // null: every row
   double min_score = -std::numeric_limits<double>::infinity();
-  SearchWidths widths;  // zeros: chosen
-  uint32_t threads = 0; // 0: OpenMP's default
+  SearchWidths widths;   // zeros: chosen
+  uint32_t threads = 0;  // 0: OpenMP's default
   bool has_cursor = false;
   float cursor_score = 0;
   Id cursor_id;
@@ -32,7 +32,7 @@ struct Hit {
 };
 
 struct StageStats {
-  std::string name;  // "plane scan", "full code", "rerank", "exact"
+  std::string name;  // "plane scan", "refine", "full code", "rerank", "exact"
   uint64_t rows_in = 0;
   uint64_t rows_out = 0;
   uint64_t bytes = 0;
@@ -44,7 +44,7 @@ struct SearchStats {
   uint64_t rows = 0;
   uint64_t matching_rows = 0;
   double elapsed_us = 0;
-  SearchWidths widths;  // as used
+  SearchWidths widths;  // as used, means over queries
 };
 
 // Best rows of each query, best first, ties by ascending id.

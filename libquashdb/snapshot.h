@@ -20,6 +20,7 @@ struct Snapshot {
   uint64_t generation = 0;
   uint64_t live_rows = 0;
   std::vector<SegmentView> segments;  // ascending slots: sealed, then tail
+  Pin view;                           // storage state of ids and records; null in tests
 };
 using SnapshotRef = std::shared_ptr<const Snapshot>;
 

@@ -18,7 +18,9 @@
  *   one thread at a time. Writers are serialized; readers never wait for
  *   writers and see whole batches only.
  * - Processes: one read-write process per database; see quash_open_mode. A
- *   handle used in a forked child gives QUASH_MISUSE.
+ *   handle used in a forked child gives QUASH_MISUSE, and so does opening in a
+ *   child forked from a process that had opened a database; such a child
+ *   leaves by exec or _exit().
  * - Option structs begin with struct_size; fill them with their _init
  *   function first, which sets it and the defaults. */
 #ifndef QUASHDB_H_
@@ -99,8 +101,8 @@ QUASH_API const char *quash_status_name(quash_status status);
  * thread's next call into the library. */
 QUASH_API const char *quash_errmsg(void);
 
-/* Byte offset in the filter text of this thread's last QUASH_SYNTAX or
- * QUASH_TYPE error, or -1. */
+/* Byte offset in the filter text of what this thread's last error found wrong
+ * there (QUASH_SYNTAX, QUASH_TYPE, an unknown field, too deep), or -1. */
 QUASH_API long quash_error_offset(void);
 
 /* Frees text returned through a char ** out parameter. */

@@ -1,0 +1,234 @@
+#include "cli/import.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <unordered_map>
+
+#include "cli/field_inference.h"
+#include "cli/interrupt.h"
+#include "cli/matrix.h"
+#include "cli/row_batch.h"
+#include "cli/text.h"
+
+namespace quash::cli {
+namespace {
+
+// Rows are committed in batches of about this many bytes, well below the
+// library's limit even with one more row of the largest size.
+constexpr uint64_t kBatchBytes = 64 << 20;
+constexpr size_t kBatchRows = 1 << 18;
+
+// What the first pass found out.
+struct Survey {
+  uint64_t rows = 0;
+  uint32_t dim = 0;
+  bool has_ids = false;
+  bool string_ids = false;
+};
+
+// Refuses an id seen before, naming both places.
+class DuplicateIds {
+ public:
+  void Add(const nlohmann::json& id, const std::string& where, uint64_t row) {
+    const auto [entry, added] = id.is_string() ? Insert(texts_, id.get<std::string>(), row)
+                                               : Insert(integers_, id.get<int64_t>(), row);
+    if (!added) {
+      throw Error(fmt::format("{}: id {} was given before, by row {}", where, id.dump(), entry));
+    }
+  }
+
+ private:
+  template <typename Key>
+  static std::pair<uint64_t, bool> Insert(std::unordered_map<Key, uint64_t>& seen, Key id,
+                                          uint64_t row) {
+    const auto [entry, added] = seen.try_emplace(std::move(id), row);
+    return {entry->second, added};
+  }
+
+  std::unordered_map<std::string, uint64_t> texts_;
+  std::unordered_map<int64_t, uint64_t> integers_;
+};
+
+Survey SurveyRows(Session& session, RowSource* source, FieldInference* fields) {
+  Survey survey;
+  DuplicateIds duplicates;
+  ProgressBar bar("checking", "rows", session.settings.progress);
+  ImportRow row;
+  bool mixed_ids = false;
+  while (source->Next(&row)) {
+    ThrowIfInterrupted();
+    bar.Update(survey.rows, 0);
+    const auto where = [&] { return source->Where(); };
+    const bool first = survey.rows++ == 0;
+    if (first) {
+      survey.dim = static_cast<uint32_t>(std::min<size_t>(row.vector.size(), UINT32_MAX));
+      survey.has_ids = !row.id.is_null();
+    }
+    if (row.vector.size() != survey.dim) {
+      throw Error(fmt::format("{}: the vector has {} coordinates; the first row's has {}", where(),
+                              row.vector.size(), survey.dim));
+    }
+    if (survey.has_ids != !row.id.is_null()) {
+      throw Error(fmt::format("{}: {} id; the first row has {}", where(),
+                              row.id.is_null() ? "no" : "an", survey.has_ids ? "one" : "none"));
+    }
+    if (survey.has_ids) {
+      if (!row.id.is_string() && !row.id.is_number_integer()) {
+        throw Error(
+            fmt::format("{}: id {} is neither an integer nor text", where(), row.id.dump()));
+      }
+      mixed_ids = mixed_ids || (survey.rows > 1 && row.id.is_string() != survey.string_ids);
+      survey.string_ids = survey.string_ids || row.id.is_string();
+      if (mixed_ids && !source->is_text()) {
+        throw Error(
+            fmt::format("{}: id {}; ids must be all integers or all text", where(), row.id.dump()));
+      }
+      duplicates.Add(row.id, where(), survey.rows - 1);
+    }
+    for (const auto& [name, value] : row.metadata.items()) fields->Add(name, value, where);
+  }
+  if (survey.rows == 0) throw Error("the file has no rows");
+  return survey;
+}
+
+Collection CreateFor(Session& session, const ImportOptions& options, const Survey& survey,
+                     const std::vector<Field>& inferred) {
+  quash_collection_options create;
+  quash_collection_options_init(&create);
+  create.dim = survey.dim;
+  create.metric = ParseMetric(options.metric);
+  create.rerank = ParseRerank(options.rerank);
+  create.bits = options.bits;
+  create.id_type = survey.string_ids ? QUASH_ID_STRING : QUASH_ID_INT64;
+  std::vector<quash_field> fields;
+  for (const Field& field : inferred) fields.push_back({field.name.c_str(), field.type});
+  create.fields = fields.data();
+  create.num_fields = fields.size();
+  quash_collection* collection = nullptr;
+  Check(quash_collection_create(session.db(), options.collection.c_str(), &create, &collection));
+  return Collection(collection);
+}
+
+void CheckFits(const ImportOptions& options, const Survey& survey, const Schema& schema) {
+  if (survey.dim != schema.dim) {
+    throw Error(fmt::format("{} has vectors of {} coordinates; those of {} have {}", options.file,
+                            survey.dim, QuoteName(schema.name), schema.dim));
+  }
+  if (schema.has_string_ids() && !survey.has_ids) {
+    throw Error(fmt::format("{} has string ids, {} has none (--ids, --id-field)",
+                            QuoteName(schema.name), options.file));
+  }
+  if (survey.has_ids && survey.string_ids != schema.has_string_ids()) {
+    throw Error(fmt::format("{} has {} ids, {} has {} ids", options.file,
+                            survey.string_ids ? "string" : "integer", QuoteName(schema.name),
+                            schema.has_string_ids() ? "string" : "integer"));
+  }
+  if (options.replace && !survey.has_ids) {
+    throw Error("--replace needs ids in the file (--ids, --id-field)");
+  }
+}
+
+void WriteRows(Session& session, RowSource* source, const ImportOptions& options,
+               const Survey& survey, const Schema& schema, quash_collection* collection) {
+  ProgressBar bar("importing", "rows", session.settings.progress);
+  RowBatch batch(schema.has_string_ids(), schema.dim);
+  uint64_t committed = 0;
+  const auto flush = [&] {
+    const size_t rows = batch.rows();
+    batch.Write(collection, options.replace);
+    committed += rows;
+  };
+  try {
+    ImportRow row;
+    while (source->Next(&row)) {
+      ThrowIfInterrupted();
+      std::string metadata = row.metadata.empty() ? "" : row.metadata.dump();
+      try {
+        batch.Add(row.id, row.vector, std::move(metadata), std::move(row.document));
+      } catch (const Error& error) {
+        throw Error(fmt::format("{}: {}", source->Where(), error.what()));
+      }
+      bar.Update(committed + batch.rows(), survey.rows);
+      if (batch.bytes() >= kBatchBytes || batch.rows() >= kBatchRows) flush();
+    }
+    if (batch.rows() > 0) flush();
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}; {} of {} rows were imported", error.what(), FormatCount(committed),
+                            FormatCount(survey.rows)),
+                std::nullopt, error.exit_code());
+  }
+  session.Remark(fmt::format("{} rows imported into {} in {:.1f} s", FormatCount(committed),
+                             QuoteName(schema.name), bar.elapsed_seconds()));
+}
+
+}  // namespace
+
+std::unique_ptr<RowSource> OpenSource(const ImportOptions& options) {
+  const std::string extension = Extension(options.file);
+  const bool matrix = IsMatrixPath(options.file);
+  if (!matrix && (!options.metadata.empty() || !options.ids.empty())) {
+    throw Error("--metadata and --ids go with .npy, .fvecs, .bvecs and .ivecs files only");
+  }
+  if (matrix) return OpenMatrixSource(options);
+  if (extension == ".jsonl" || extension == ".ndjson") return OpenJsonlSource(options);
+  if (extension == ".csv") return OpenCsvSource(options);
+  if (extension == ".parquet") {
+    throw Error(
+        fmt::format("{}: parquet is not read directly; with pandas and pyarrow installed, "
+                    "pandas.read_parquet(path).to_json(\"rows.jsonl\", orient=\"records\", "
+                    "lines=True) makes a file that is",
+                    options.file));
+  }
+  if (extension == ".h5" || extension == ".hdf5") {
+    throw Error(
+        fmt::format("{}: HDF5 is not read directly; with numpy and h5py installed, "
+                    "numpy.save(\"vectors.npy\", h5py.File(path)[name][:]) makes a file "
+                    "that is",
+                    options.file));
+  }
+  throw Error(fmt::format(
+      "{}: expected a .npy, .fvecs, .bvecs, .ivecs, .jsonl or .csv file{}", options.file,
+      extension == ".xz" || extension == ".gz" || extension == ".zst" ? "; unpack it first" : ""));
+}
+
+void Import(Session& session, ImportOptions options) {
+  if (options.collection.empty()) {
+    options.collection = std::filesystem::path(options.file).stem().string();
+  }
+  const std::vector<std::string> names = session.CollectionNames();
+  const bool exists = std::find(names.begin(), names.end(), options.collection) != names.end();
+  if (!exists && !options.create) {
+    throw Error(fmt::format("no collection {}{}; --create makes it", QuoteName(options.collection),
+                            DidYouMean(options.collection, names)));
+  }
+  const std::unique_ptr<RowSource> source = OpenSource(options);
+  FieldInference fields(source->is_text());
+  Survey survey = SurveyRows(session, source.get(), &fields);
+
+  const Collection collection = exists ? session.OpenCollection(options.collection)
+                                       : CreateFor(session, options, survey, fields.Resolve());
+  const Schema schema = DescribeCollection(collection.get());
+  // Text ids that look like numbers are still text to a string collection.
+  if (source->is_text() && survey.has_ids && schema.has_string_ids()) survey.string_ids = true;
+  CheckFits(options, survey, schema);
+  if (exists) fields.CheckAgainst(schema);
+  std::vector<Field> types = schema.fields;
+  if (schema.has_string_ids()) types.push_back({options.id_field, QUASH_FIELD_STRING});
+  source->SetTypes(types);
+  source->Rewind();
+  try {
+    WriteRows(session, source.get(), options, survey, schema, collection.get());
+  } catch (const Error&) {
+    // A collection made for this import does not outlive its failure, unless
+    // rows were committed to it.
+    if (!exists && DescribeCollection(collection.get()).rows == 0) {
+      Check(quash_collection_drop(session.db(), options.collection.c_str()));
+    }
+    throw;
+  }
+}
+
+}  // namespace quash::cli

@@ -1,0 +1,13 @@
+// Ctrl-C: a flag that long work looks at.
+#pragma once
+
+namespace quash::cli {
+
+// Makes SIGINT set the flag; blocking reads return EINTR.
+void CatchInterrupts();
+bool Interrupted();
+void ClearInterrupt();
+// Throws Error("interrupted") with kExitInterrupted if the flag is set.
+void ThrowIfInterrupted();
+
+}  // namespace quash::cli

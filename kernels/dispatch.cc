@@ -1,0 +1,67 @@
+#include "kernels/dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace quash {
+
+#if !defined(__x86_64__)
+const ScanKernels* Avx2Kernels() { return nullptr; }
+#endif
+#if !defined(QUASH_HAVE_AVX512_KERNELS)
+const ScanKernels* Avx512Kernels() { return nullptr; }
+#endif
+#if !defined(QUASH_HAVE_NEON_KERNELS)
+const ScanKernels* NeonKernels() { return nullptr; }
+#endif
+
+const char* IsaName(Isa isa) {
+  constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "neon"};
+  return kNames[static_cast<int>(isa)];
+}
+
+const ScanKernels* KernelsFor(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return ScalarKernels();
+    case Isa::kAvx2:
+#if defined(__x86_64__)
+      if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+          __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2")) {
+        return Avx2Kernels();
+      }
+#endif
+      return nullptr;
+    case Isa::kAvx512:
+#if defined(__x86_64__)
+      if (KernelsFor(Isa::kAvx2) != nullptr && __builtin_cpu_supports("avx512f") &&
+          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) {
+        return Avx512Kernels();
+      }
+#endif
+      return nullptr;
+    case Isa::kNeon:
+      return NeonKernels();
+  }
+  return nullptr;
+}
+
+const ScanKernels& Kernels() {
+  static const ScanKernels& chosen = []() -> const ScanKernels& {
+    constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kScalar};
+    if (const char* wanted = std::getenv("QUASH_ISA")) {
+      for (const Isa isa : kBestFirst) {
+        const ScanKernels* kernels = KernelsFor(isa);
+        if (kernels != nullptr && std::strcmp(wanted, IsaName(isa)) == 0) return *kernels;
+      }
+    }
+    for (const Isa isa : kBestFirst) {
+      if (const ScanKernels* kernels = KernelsFor(isa)) return *kernels;
+    }
+    return *ScalarKernels();
+  }();
+  return chosen;
+}
+
+}  // namespace quash

@@ -1,0 +1,157 @@
+// Checks of what callers pass in.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "libquashdb/api_handles.h"
+#include "libquashdb/utf8.h"
+
+namespace quash {
+namespace {
+
+// True if all are finite: the largest magnitude pattern is below infinity's.
+// Integer maximum, so that it vectorises.
+bool AllFinite(const float* values, size_t n) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t pattern;
+    std::memcpy(&pattern, values + i, sizeof(pattern));
+    largest = std::max(largest, pattern & 0x7FFFFFFFu);
+  }
+  return largest < 0x7F800000u;
+}
+
+Status CheckIdCount(size_t n) {
+  if (n > QUASH_BATCH_ROWS_MAX) {
+    return Error(QUASH_LIMIT, "{} ids in one call, expected at most {}", n, QUASH_BATCH_ROWS_MAX);
+  }
+  return Status();
+}
+
+}  // namespace
+
+Status CheckVectors(const float* vectors, size_t n, const CollectionSpec& spec, const char* what) {
+  const size_t dim = spec.dim;
+  for (size_t row = 0; row < n; ++row) {
+    const float* vector = vectors + row * dim;
+    if (!AllFinite(vector, dim)) {
+      const size_t at = std::find_if_not(vector, vector + dim,
+                                         [](float x) { return std::isfinite(x); }) -
+                        vector;
+      return Error(QUASH_INVALID, "{} {} has {} at coordinate {}, expected finite numbers", what,
+                   row, vector[at], at);
+    }
+    double norm_sq = 0;
+    for (size_t i = 0; i < dim; ++i) norm_sq += double{vector[i]} * vector[i];
+    if (norm_sq > 1e37) {
+      return Error(QUASH_INVALID, "{} {} has norm {:.3g}, expected at most 3e18", what, row,
+                   std::sqrt(norm_sq));
+    }
+    if (spec.metric == QUASH_METRIC_COSINE && norm_sq < 1e-37) {
+      return Error(QUASH_INVALID,
+                   "{} {} has norm {:.3g}: cosine is not defined for a zero vector", what, row,
+                   std::sqrt(norm_sq));
+    }
+  }
+  return Status();
+}
+
+Status CheckStringId(const char* id, size_t row, std::string* out) {
+  if (id == nullptr) return Error(QUASH_INVALID, "id {} is NULL, expected a string", row);
+  const size_t length = strnlen(id, QUASH_ID_BYTES_MAX + 1);
+  if (length == 0) return Error(QUASH_INVALID, "id {} is empty", row);
+  if (length > QUASH_ID_BYTES_MAX) {
+    return Error(QUASH_LIMIT, "id {} is longer than {} bytes", row, QUASH_ID_BYTES_MAX);
+  }
+  if (!IsUtf8({id, length})) return Error(QUASH_INVALID, "id {} is not valid UTF-8", row);
+  out->assign(id, length);
+  return Status();
+}
+
+Status ParseIds(const quash_ids* ids, const CollectionSpec& spec, std::vector<Id>* out) {
+  if (ids == nullptr) return NullArgument("ids");
+  QUASH_RETURN_IF_ERROR(CheckIdCount(ids->n));
+  out->clear();
+  if (ids->n == 0) return Status();
+  out->reserve(ids->n);
+  if (spec.id_type == QUASH_ID_INT64) {
+    if (ids->int_ids == nullptr) {
+      return Error(QUASH_MISUSE, "collection \"{}\" has int64 ids, expected ids.int_ids",
+                   spec.name);
+    }
+    out->assign(ids->int_ids, ids->int_ids + ids->n);
+    return Status();
+  }
+  if (ids->string_ids == nullptr) {
+    return Error(QUASH_MISUSE, "collection \"{}\" has string ids, expected ids.string_ids",
+                 spec.name);
+  }
+  for (size_t i = 0; i < ids->n; ++i) {
+    std::string id;
+    QUASH_RETURN_IF_ERROR(CheckStringId(ids->string_ids[i], i, &id));
+    out->emplace_back(std::move(id));
+  }
+  return Status();
+}
+
+Status CheckFilterText(const char* filter, std::string_view* text) {
+  const size_t length = strnlen(filter, QUASH_FILTER_BYTES_MAX + 1);
+  if (length > QUASH_FILTER_BYTES_MAX) {
+    return Error(QUASH_LIMIT, "filter is longer than {} bytes", QUASH_FILTER_BYTES_MAX);
+  }
+  *text = {filter, length};
+  return Status();
+}
+
+Status MakeSearchPlan(const quash_search_options& options, const CollectionSpec& spec,
+                      uint32_t default_threads, SearchPlan* plan) {
+  plan->exact = options.exact != 0;
+  if (plan->exact && spec.rerank == QUASH_RERANK_NONE) {
+    return Error(QUASH_INVALID,
+                 "exact search needs a rerank tier, and collection \"{}\" was made with rerank none",
+                 spec.name);
+  }
+  if (options.filter != nullptr) {
+    std::string_view text;
+    QUASH_RETURN_IF_ERROR(CheckFilterText(options.filter, &text));
+    QUASH_RETURN_IF_ERROR(Filter::Parse(text, spec, &plan->filter));
+  }
+  if (std::isnan(options.min_score)) {
+    return Error(QUASH_INVALID, "min_score is NaN, expected a number or -INFINITY");
+  }
+  plan->min_score = options.min_score;
+  if (options.planes > 2 || (options.planes == 2 && spec.bits < 2)) {
+    return Error(QUASH_INVALID, "planes is {}, expected 0 to {} for {} bits", options.planes,
+                 std::min(spec.bits, 2u), spec.bits);
+  }
+  plan->widths.candidates = options.candidates;
+  plan->widths.rerank_candidates = options.rerank_candidates;
+  plan->widths.planes = options.planes;
+  if (options.include & ~(QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS |
+                          QUASH_INCLUDE_VECTORS)) {
+    return Error(QUASH_INVALID, "include is {:#x}, expected QUASH_INCLUDE_ flags",
+                 options.include);
+  }
+  plan->threads = options.threads != 0 ? options.threads : default_threads;
+  if (options.has_cursor) {
+    if (std::isnan(options.cursor_score)) {
+      return Error(QUASH_INVALID, "cursor_score is NaN, expected a score of the page before");
+    }
+    plan->has_cursor = true;
+    plan->cursor_score = options.cursor_score;
+    if (spec.id_type == QUASH_ID_INT64) {
+      plan->cursor_id = options.cursor_int_id;
+    } else {
+      std::string id;
+      if (options.cursor_string_id == nullptr) {
+        return Error(QUASH_MISUSE, "collection \"{}\" has string ids, expected cursor_string_id",
+                     spec.name);
+      }
+      QUASH_RETURN_IF_ERROR(CheckStringId(options.cursor_string_id, 0, &id));
+      plan->cursor_id = std::move(id);
+    }
+  }
+  return Status();
+}
+
+}  // namespace quash

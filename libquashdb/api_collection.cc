@@ -1,0 +1,217 @@
+// Collections: create, open, drop, list, describe, statistics.
+#include <nlohmann/json.hpp>
+
+#include "libquashdb/api_handles.h"
+#include "libquashdb/metadata.h"
+#include "libquashdb/names.h"
+#include "libquashdb/utf8.h"
+
+using nlohmann::ordered_json;
+using quash::Error;
+using quash::NullArgument;
+using quash::Status;
+using quash::WithCollection;
+using quash::WithDatabase;
+
+namespace {
+
+constexpr uint32_t kDenseDimMax = 4096;  // kernels/rotation.h
+
+Status CheckName(const char* name, std::string* out) {
+  if (name == nullptr) return NullArgument("name");
+  const size_t length = strnlen(name, QUASH_NAME_BYTES_MAX + 1);
+  if (length == 0) return Error(QUASH_INVALID, "collection name is empty");
+  if (length > QUASH_NAME_BYTES_MAX) {
+    return Error(QUASH_LIMIT, "collection name is longer than {} bytes", QUASH_NAME_BYTES_MAX);
+  }
+  const std::string_view text(name, length);
+  if (!quash::IsUtf8(text)) return Error(QUASH_INVALID, "collection name is not valid UTF-8");
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
+      return Error(QUASH_INVALID, "collection name has control character {:#04x}",
+                   static_cast<unsigned char>(c));
+    }
+  }
+  out->assign(text);
+  return Status();
+}
+
+Status CopyField(const quash_field& field, size_t index, quash::Field* out) {
+  if (field.name == nullptr) return Error(QUASH_INVALID, "fields[{}].name is NULL", index);
+  if (static_cast<unsigned>(field.type) > QUASH_FIELD_STRING_LIST) {
+    return Error(QUASH_INVALID, "field \"{}\" has type {}, expected a quash_field_type",
+                 field.name, static_cast<unsigned>(field.type));
+  }
+  const size_t length = strnlen(field.name, QUASH_NAME_BYTES_MAX + 1);
+  *out = {std::string(field.name, length), field.type};
+  return Status();
+}
+
+Status MakeSpec(const char* name, const quash_collection_options& options,
+                quash::CollectionSpec* spec) {
+  QUASH_RETURN_IF_ERROR(CheckName(name, &spec->name));
+  if (options.dim == 0) {
+    return Error(QUASH_INVALID, "dim is 0, expected 1 to {}", QUASH_DIM_MAX);
+  }
+  if (options.dim > QUASH_DIM_MAX) {
+    return Error(QUASH_LIMIT, "dim is {}, expected 1 to {}", options.dim, QUASH_DIM_MAX);
+  }
+  const auto check_enum = [](const char* what, unsigned value, unsigned largest) {
+    return value <= largest ? Status()
+                            : Error(QUASH_INVALID, "{} is {}, expected 0 to {}", what, value,
+                                    largest);
+  };
+  QUASH_RETURN_IF_ERROR(check_enum("metric", options.metric, QUASH_METRIC_L2));
+  QUASH_RETURN_IF_ERROR(check_enum("id_type", options.id_type, QUASH_ID_STRING));
+  QUASH_RETURN_IF_ERROR(check_enum("rerank", options.rerank, QUASH_RERANK_F32));
+  QUASH_RETURN_IF_ERROR(check_enum("rotation", options.rotation, QUASH_ROTATION_DENSE));
+  if (options.bits < 1 || options.bits > 4) {
+    return Error(QUASH_INVALID, "bits is {}, expected 1 to 4", options.bits);
+  }
+  if (options.rotation == QUASH_ROTATION_DENSE && options.dim > kDenseDimMax) {
+    return Error(QUASH_LIMIT, "dim is {}, expected at most {} with the dense rotation",
+                 options.dim, kDenseDimMax);
+  }
+  if (options.num_fields > QUASH_FIELDS_MAX) {
+    return Error(QUASH_LIMIT, "num_fields is {}, expected at most {}", options.num_fields,
+                 QUASH_FIELDS_MAX);
+  }
+  if (options.num_fields > 0 && options.fields == nullptr) return NullArgument("fields");
+  spec->dim = options.dim;
+  spec->metric = options.metric;
+  spec->id_type = options.id_type;
+  spec->bits = options.bits;
+  spec->rerank = options.rerank;
+  spec->rotation = options.rotation;
+  spec->seed = options.seed;
+  spec->fields.resize(options.num_fields);
+  for (size_t i = 0; i < options.num_fields; ++i) {
+    QUASH_RETURN_IF_ERROR(CopyField(options.fields[i], i, &spec->fields[i]));
+  }
+  return quash::CheckFields(spec->fields);
+}
+
+Status MakeHandle(quash_db* db, std::shared_ptr<quash::Collection> collection,
+                  quash_collection** out) {
+  *out = new quash_collection{db->handle, std::move(collection)};
+  return Status();
+}
+
+}  // namespace
+
+extern "C" {
+
+void quash_collection_options_init(quash_collection_options* options) {
+  if (options == nullptr) return;
+  *options = quash_collection_options{};
+  options->struct_size = sizeof(*options);
+  options->metric = QUASH_METRIC_COSINE;
+  options->bits = 4;
+  options->rerank = QUASH_RERANK_F16;
+  options->seed = 42;
+}
+
+quash_status quash_collection_create(quash_db* db, const char* name,
+                                     const quash_collection_options* options,
+                                     quash_collection** out_collection) {
+  return WithDatabase(db, [&](quash::Database& database) -> Status {
+    if (options == nullptr) return NullArgument("options");
+    quash_collection_options given;
+    quash_collection_options_init(&given);
+    QUASH_RETURN_IF_ERROR(quash::CopyOptions(options, "quash_collection_options", &given));
+    quash::CollectionSpec spec;
+    QUASH_RETURN_IF_ERROR(MakeSpec(name, given, &spec));
+    std::shared_ptr<quash::Collection> collection;
+    QUASH_RETURN_IF_ERROR(database.CreateCollection(std::move(spec), &collection));
+    if (out_collection == nullptr) return Status();
+    return MakeHandle(db, std::move(collection), out_collection);
+  });
+}
+
+quash_status quash_collection_open(quash_db* db, const char* name,
+                                   quash_collection** out_collection) {
+  return WithDatabase(db, [&](quash::Database& database) -> Status {
+    if (out_collection == nullptr) return NullArgument("out_collection");
+    std::string checked;
+    QUASH_RETURN_IF_ERROR(CheckName(name, &checked));
+    std::shared_ptr<quash::Collection> collection;
+    QUASH_RETURN_IF_ERROR(database.OpenCollection(checked, &collection));
+    return MakeHandle(db, std::move(collection), out_collection);
+  });
+}
+
+void quash_collection_free(quash_collection* collection) { delete collection; }
+
+quash_status quash_collection_drop(quash_db* db, const char* name) {
+  return WithDatabase(db, [&](quash::Database& database) -> Status {
+    std::string checked;
+    QUASH_RETURN_IF_ERROR(CheckName(name, &checked));
+    return database.DropCollection(checked);
+  });
+}
+
+quash_status quash_collection_list(quash_db* db, char** out_json) {
+  return WithDatabase(db, [&](quash::Database& database) -> Status {
+    if (out_json == nullptr) return NullArgument("out_json");
+    std::vector<std::string> names;
+    QUASH_RETURN_IF_ERROR(database.ListCollections(&names));
+    return quash::CopyText(ordered_json(names).dump(), out_json);
+  });
+}
+
+quash_status quash_collection_describe(quash_collection* collection, char** out_json) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (out_json == nullptr) return NullArgument("out_json");
+    quash::SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    const quash::CollectionSpec& spec = *snapshot->spec;
+    ordered_json fields = ordered_json::array();
+    for (const quash::Field& field : spec.fields) {
+      fields.push_back({{"name", field.name}, {"type", quash::FieldTypeName(field.type)}});
+    }
+    const ordered_json description = {{"name", spec.name},
+                                      {"dim", spec.dim},
+                                      {"metric", quash::MetricName(spec.metric)},
+                                      {"id_type", quash::IdTypeName(spec.id_type)},
+                                      {"bits", spec.bits},
+                                      {"rerank", quash::RerankName(spec.rerank)},
+                                      {"rotation", quash::RotationName(spec.rotation)},
+                                      {"seed", spec.seed},
+                                      {"rows", snapshot->live_rows},
+                                      {"fields", std::move(fields)}};
+    return quash::CopyText(description.dump(), out_json);
+  });
+}
+
+quash_status quash_collection_add_field(quash_collection* collection, const quash_field* field) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (field == nullptr) return NullArgument("field");
+    quash::SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    std::vector<quash::Field> fields = snapshot->spec->fields;
+    quash::Field added;
+    QUASH_RETURN_IF_ERROR(CopyField(*field, fields.size(), &added));
+    fields.push_back(added);
+    QUASH_RETURN_IF_ERROR(quash::CheckFields(fields));
+    return opened.AddField(added);
+  });
+}
+
+quash_status quash_collection_stats(quash_collection* collection,
+                                    quash_collection_info* out_info) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (out_info == nullptr) return NullArgument("out_info");
+    const size_t size = out_info->struct_size;
+    if (size < sizeof(size_t) || size > sizeof(quash_collection_info)) {
+      return Error(QUASH_INVALID, "quash_collection_info.struct_size is {}, expected {}", size,
+                   sizeof(quash_collection_info));
+    }
+    quash_collection_info info{};
+    QUASH_RETURN_IF_ERROR(opened.Stats(&info));
+    info.struct_size = size;
+    std::memcpy(out_info, &info, size);
+    return Status();
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,129 @@
+// Results: filled from hits, read by the caller.
+#include <unordered_map>
+#include <utility>
+
+#include "libquashdb/api_handles.h"
+#include "libquashdb/metadata.h"
+#include "libquashdb/row_reader.h"
+
+namespace quash {
+namespace {
+
+// Id columns of the segments that hits point into, each looked up once.
+class IdReader {
+ public:
+  explicit IdReader(const Snapshot& snapshot) : snapshot_(snapshot) {}
+
+  Status Get(uint32_t segment, const IdColumn** ids) {
+    auto [it, is_new] = columns_.try_emplace(segment);
+    if (is_new) {
+      QUASH_RETURN_IF_ERROR(
+          snapshot_.segments[segment].segment->Ids(&it->second.first, &it->second.second));
+    }
+    *ids = &it->second.first;
+    return Status();
+  }
+
+ private:
+  const Snapshot& snapshot_;
+  std::unordered_map<uint32_t, std::pair<IdColumn, Pin>> columns_;
+};
+
+Status AppendIncludes(const Collection& collection, const Snapshot& snapshot, const Hit& hit,
+                      quash_result* result) {
+  if (result->include & QUASH_INCLUDE_VECTORS) {
+    const size_t at = result->vectors.size();
+    result->vectors.resize(at + result->dim);
+    QUASH_RETURN_IF_ERROR(
+        ReadVector(snapshot, hit.segment, hit.row, result->vectors.data() + at));
+  }
+  if (result->include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
+    Record record;
+    QUASH_RETURN_IF_ERROR(collection.ReadRecord(snapshot, {hit.segment, hit.row}, &record));
+    if (result->include & QUASH_INCLUDE_METADATA) {
+      result->metadata.push_back(FormatMetadata(*snapshot.spec, record.values));
+    }
+    if (result->include & QUASH_INCLUDE_DOCUMENTS) {
+      result->documents.emplace_back();
+      if (record.has_document) result->documents.back() = std::move(record.document);
+    }
+  }
+  return Status();
+}
+
+}  // namespace
+
+Status FillResult(const Collection& collection, const Snapshot& snapshot,
+                  const std::vector<std::vector<Hit>>& hits, bool with_scores, uint32_t include,
+                  quash_result* result) {
+  result->dim = snapshot.spec->dim;
+  result->id_type = snapshot.spec->id_type;
+  result->has_scores = with_scores;
+  result->include = include;
+  IdReader reader(snapshot);
+  size_t rows = 0;
+  for (const std::vector<Hit>& of_query : hits) {
+    for (const Hit& hit : of_query) {
+      const IdColumn* ids;
+      QUASH_RETURN_IF_ERROR(reader.Get(hit.segment, &ids));
+      if (result->id_type == QUASH_ID_INT64) {
+        result->int_ids.push_back(ids->ints[hit.row]);
+      } else {
+        result->string_ids.emplace_back(ids->string(hit.row));
+      }
+      if (with_scores) result->scores.push_back(hit.score);
+      if (include != 0) {
+        QUASH_RETURN_IF_ERROR(AppendIncludes(collection, snapshot, hit, result));
+      }
+    }
+    rows += of_query.size();
+    result->offsets.push_back(rows);
+  }
+  return Status();
+}
+
+}  // namespace quash
+
+extern "C" {
+
+size_t quash_result_num_queries(const quash_result* result) {
+  return result == nullptr ? 0 : result->offsets.size() - 1;
+}
+
+const size_t* quash_result_offsets(const quash_result* result) {
+  return result == nullptr ? nullptr : result->offsets.data();
+}
+
+const int64_t* quash_result_int_ids(const quash_result* result) {
+  if (result == nullptr || result->id_type != QUASH_ID_INT64) return nullptr;
+  return result->int_ids.data();
+}
+
+const char* quash_result_string_id(const quash_result* result, size_t row) {
+  if (result == nullptr || result->id_type != QUASH_ID_STRING) return nullptr;
+  return row < result->rows() ? result->string_ids[row].c_str() : nullptr;
+}
+
+const float* quash_result_scores(const quash_result* result) {
+  return result == nullptr || !result->has_scores ? nullptr : result->scores.data();
+}
+
+const float* quash_result_vectors(const quash_result* result) {
+  if (result == nullptr || !(result->include & QUASH_INCLUDE_VECTORS)) return nullptr;
+  return result->vectors.data();
+}
+
+const char* quash_result_metadata(const quash_result* result, size_t row) {
+  if (result == nullptr || !(result->include & QUASH_INCLUDE_METADATA)) return nullptr;
+  return row < result->rows() ? result->metadata[row].c_str() : nullptr;
+}
+
+const char* quash_result_document(const quash_result* result, size_t row) {
+  if (result == nullptr || !(result->include & QUASH_INCLUDE_DOCUMENTS)) return nullptr;
+  if (row >= result->rows() || !result->documents[row]) return nullptr;
+  return result->documents[row]->c_str();
+}
+
+void quash_result_free(quash_result* result) { delete result; }
+
+}  // extern "C"

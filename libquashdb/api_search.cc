@@ -1,0 +1,240 @@
+// quash_search() and its kin, prepared queries.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/dispatch.h"
+#include "libquashdb/api_handles.h"
+#include "libquashdb/row_reader.h"
+
+using nlohmann::ordered_json;
+using quash::Error;
+using quash::Guard;
+using quash::Hit;
+using quash::NullArgument;
+using quash::SnapshotRef;
+using quash::Status;
+using quash::WithCollection;
+
+namespace {
+
+Status CheckQueries(const float* queries, size_t nq, size_t k, const quash::CollectionSpec& spec) {
+  if (k == 0) return Error(QUASH_INVALID, "k is 0, expected 1 to {}", QUASH_K_MAX);
+  if (k > QUASH_K_MAX) return Error(QUASH_LIMIT, "k is {}, expected 1 to {}", k, QUASH_K_MAX);
+  if (nq > QUASH_BATCH_ROWS_MAX || nq * k > size_t{QUASH_BATCH_ROWS_MAX} * 16) {
+    return Error(QUASH_LIMIT, "{} queries with k {} in one call, expected at most {} results", nq,
+                 k, size_t{QUASH_BATCH_ROWS_MAX} * 16);
+  }
+  if (nq == 0) return Status();
+  if (queries == nullptr) return NullArgument("queries");
+  return quash::CheckVectors(queries, nq, spec, "query");
+}
+
+Status DefaultedOptions(const quash_search_options* options, quash_search_options* out) {
+  quash_search_options_init(out);
+  return quash::CopyOptions(options, "quash_search_options", out);
+}
+
+Status Run(const quash::Snapshot& snapshot, const float* queries, size_t nq, size_t k,
+           quash::SearchPlan plan, std::vector<std::vector<Hit>>* hits,
+           quash::SearchStats* stats) {
+  QUASH_RETURN_IF_ERROR(CheckQueries(queries, nq, k, *snapshot.spec));
+  plan.k = k;
+  return quash::Search(snapshot, queries, nq, plan, hits, stats);
+}
+
+Status SearchToResult(quash_collection* handle, const quash::Snapshot& snapshot,
+                      const float* queries, size_t nq, size_t k,
+                      const quash_search_options* options, quash_result** out_result) {
+  quash_search_options given;
+  QUASH_RETURN_IF_ERROR(DefaultedOptions(options, &given));
+  quash::SearchPlan plan;
+  QUASH_RETURN_IF_ERROR(quash::MakeSearchPlan(
+      given, *snapshot.spec, handle->handle->database().options().threads, &plan));
+  std::vector<std::vector<Hit>> hits;
+  QUASH_RETURN_IF_ERROR(Run(snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
+  auto result = std::make_unique<quash_result>();
+  QUASH_RETURN_IF_ERROR(quash::FillResult(*handle->collection, snapshot, hits,
+                                          /*with_scores=*/true, given.include, result.get()));
+  *out_result = result.release();
+  return Status();
+}
+
+ordered_json ExplainJson(const quash::SearchPlan& plan, const quash::SearchStats& stats,
+                         const quash::SearchWidths& measured) {
+  ordered_json stages = ordered_json::array();
+  uint64_t bytes = 0;
+  for (const quash::StageStats& stage : stats.stages) {
+    stages.push_back({{"name", stage.name},
+                      {"rows_in", stage.rows_in},
+                      {"rows_out", stage.rows_out},
+                      {"bytes", stage.bytes}});
+    bytes += stage.bytes;
+  }
+  ordered_json explain = {
+      {"device", "cpu"},
+      {"kernel", quash::Kernels().name},
+      {"mode", stats.mode},
+      {"rows", stats.rows},
+      {"matching_rows", stats.matching_rows},
+      {"selectivity",
+       stats.rows == 0 ? 0.0 : static_cast<double>(stats.matching_rows) / stats.rows},
+      {"filter", plan.filter ? ordered_json(plan.filter->text()) : ordered_json(nullptr)},
+      {"candidates", stats.widths.candidates},
+      {"rerank_candidates", stats.widths.rerank_candidates},
+      {"planes", stats.widths.planes},
+      {"stages", std::move(stages)},
+      {"bytes_read", bytes},
+      {"elapsed_us", stats.elapsed_us}};
+  explain["measured_recall"] = measured.measured_recall >= 0
+                                   ? ordered_json(measured.measured_recall)
+                                   : ordered_json(nullptr);
+  return explain;
+}
+
+}  // namespace
+
+extern "C" {
+
+void quash_search_options_init(quash_search_options* options) {
+  if (options == nullptr) return;
+  *options = quash_search_options{};
+  options->struct_size = sizeof(*options);
+  options->min_score = -std::numeric_limits<double>::infinity();
+}
+
+quash_status quash_search(quash_collection* collection, const float* queries, size_t nq, size_t k,
+                          const quash_search_options* options, quash_result** out_result) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (out_result == nullptr) return NullArgument("out_result");
+    SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    return SearchToResult(collection, *snapshot, queries, nq, k, options, out_result);
+  });
+}
+
+quash_status quash_search_into(quash_collection* collection, const float* queries, size_t nq,
+                               size_t k, const quash_search_options* options, int64_t* ids,
+                               float* scores, uint32_t* counts) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (nq != 0 && ids == nullptr) return NullArgument("ids");
+    if (nq != 0 && scores == nullptr) return NullArgument("scores");
+    SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    if (snapshot->spec->id_type != QUASH_ID_INT64) {
+      return Error(QUASH_MISUSE, "collection \"{}\" has string ids, expected quash_search()",
+                   snapshot->spec->name);
+    }
+    quash_search_options given;
+    QUASH_RETURN_IF_ERROR(DefaultedOptions(options, &given));
+    quash::SearchPlan plan;
+    QUASH_RETURN_IF_ERROR(quash::MakeSearchPlan(
+        given, *snapshot->spec, collection->handle->database().options().threads, &plan));
+    std::vector<std::vector<Hit>> hits;
+    QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
+    quash_result found;
+    QUASH_RETURN_IF_ERROR(quash::FillResult(opened, *snapshot, hits, /*with_scores=*/true,
+                                            /*include=*/0, &found));
+    for (size_t q = 0; q < nq; ++q) {
+      const size_t begin = found.offsets[q], count = found.offsets[q + 1] - begin;
+      std::copy_n(found.int_ids.begin() + begin, count, ids + q * k);
+      std::copy_n(found.scores.begin() + begin, count, scores + q * k);
+      std::fill(ids + q * k + count, ids + (q + 1) * k, -1);
+      std::fill(scores + q * k + count, scores + (q + 1) * k,
+                std::numeric_limits<float>::quiet_NaN());
+      if (counts != nullptr) counts[q] = static_cast<uint32_t>(count);
+    }
+    return Status();
+  });
+}
+
+quash_status quash_search_by_id(quash_collection* collection, const quash_ids* ids, size_t k,
+                                const quash_search_options* options, quash_result** out_result) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (out_result == nullptr) return NullArgument("out_result");
+    SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    const quash::CollectionSpec& spec = *snapshot->spec;
+    std::vector<quash::Id> parsed;
+    QUASH_RETURN_IF_ERROR(quash::ParseIds(ids, spec, &parsed));
+    std::vector<quash::Collection::Location> locations;
+    QUASH_RETURN_IF_ERROR(opened.Find(*snapshot, parsed, &locations));
+    if (parsed.size() * uint64_t{spec.dim} * sizeof(float) > QUASH_BATCH_BYTES_MAX) {
+      return Error(QUASH_LIMIT, "{} queries of dim {} in one call, expected at most {} bytes",
+                   parsed.size(), spec.dim, QUASH_BATCH_BYTES_MAX);
+    }
+    std::vector<float> queries(parsed.size() * spec.dim);
+    for (size_t i = 0; i < parsed.size(); ++i) {
+      if (locations[i].segment == quash::Collection::kMissing) {
+        return spec.id_type == QUASH_ID_INT64
+                   ? Error(QUASH_NOT_FOUND, "no row has id {}", std::get<int64_t>(parsed[i]))
+                   : Error(QUASH_NOT_FOUND, "no row has id '{}'",
+                           std::get<std::string>(parsed[i]));
+      }
+      QUASH_RETURN_IF_ERROR(quash::ReadVector(*snapshot, locations[i].segment, locations[i].row,
+                                              queries.data() + i * spec.dim));
+    }
+    return SearchToResult(collection, *snapshot, queries.data(), parsed.size(), k, options,
+                          out_result);
+  });
+}
+
+quash_status quash_query_prepare(quash_collection* collection, const quash_search_options* options,
+                                 quash_query** out_query) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    if (out_query == nullptr) return NullArgument("out_query");
+    SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    quash_search_options given;
+    QUASH_RETURN_IF_ERROR(DefaultedOptions(options, &given));
+    auto query = std::make_unique<quash_query>();
+    QUASH_RETURN_IF_ERROR(quash::MakeSearchPlan(
+        given, *snapshot->spec, collection->handle->database().options().threads, &query->plan));
+    query->handle = collection->handle;
+    query->collection = collection->collection;
+    query->include = given.include;
+    *out_query = query.release();
+    return Status();
+  });
+}
+
+quash_status quash_query_run(quash_query* query, const float* queries, size_t nq, size_t k,
+                             quash_result** out_result) {
+  return Guard([&]() -> Status {
+    if (query == nullptr) return NullArgument("query");
+    if (out_result == nullptr) return NullArgument("out_result");
+    quash::Call call(*query->handle);
+    QUASH_RETURN_IF_ERROR(call.status());
+    SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(query->collection->GetSnapshot(&snapshot));
+    std::vector<std::vector<Hit>> hits;
+    quash::SearchStats stats;
+    QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, query->plan, &hits, &stats));
+    auto result = std::make_unique<quash_result>();
+    QUASH_RETURN_IF_ERROR(quash::FillResult(*query->collection, *snapshot, hits,
+                                            /*with_scores=*/true, query->include, result.get()));
+    query->stats = std::move(stats);
+    query->measured = snapshot->widths;
+    query->has_run = true;
+    *out_result = result.release();
+    return Status();
+  });
+}
+
+quash_status quash_query_explain(quash_query* query, char** out_json) {
+  return Guard([&]() -> Status {
+    if (query == nullptr) return NullArgument("query");
+    if (out_json == nullptr) return NullArgument("out_json");
+    if (!query->has_run) {
+      return Error(QUASH_MISUSE, "the query has not run, expected quash_query_run() before");
+    }
+    return quash::CopyText(ExplainJson(query->plan, query->stats, query->measured).dump(),
+                           out_json);
+  });
+}
+
+void quash_query_free(quash_query* query) { delete query; }
+
+}  // extern "C"

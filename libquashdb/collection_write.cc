@@ -1,0 +1,321 @@
+// Writing to a collection: adds, upserts, deletes, schema changes, compaction.
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+#include "libquashdb/collection_draft.h"
+#include "libquashdb/executor_parallel.h"
+#include "libquashdb/filter.h"
+#include "libquashdb/key.h"
+#include "libquashdb/record.h"
+#include "libquashdb/stored_database.h"
+
+namespace quash {
+namespace {
+
+// Rows encoded between two looks at the progress callback.
+constexpr size_t kEncodeRows = 8192;
+
+std::string IdText(const Id& id) {
+  if (const int64_t* number = std::get_if<int64_t>(&id)) return fmt::format("{}", *number);
+  return fmt::format("'{}'", std::get<std::string>(id));
+}
+
+bool IsMostlyDead(const SegmentView& view) {
+  const size_t rows = view.segment->rows();
+  return !view.segment->is_tail() && (rows - view.live_rows) * 4 > rows;
+}
+
+Status Cancelled() { return Error(QUASH_CANCELLED, "the progress callback cancelled the call"); }
+
+}  // namespace
+
+Status StoredCollection::CheckWritable() const {
+  QUASH_RETURN_IF_ERROR(database_->CheckWritable());
+  if (detached_) return Error(QUASH_NOT_FOUND, "collection \"{}\" was dropped", name_);
+  return Status();
+}
+
+Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Progress& progress,
+                               std::vector<Id>* assigned) {
+  SnapshotRef before;
+  QUASH_RETURN_IF_ERROR(GetSnapshot(&before));
+  const size_t n = batch.n;
+  const size_t threads = ThreadCount(database_->options().threads);
+
+  // All that needs no lock: codes, rerank tier, records.
+  RowRun run(before->spec, before->quantizer->layout(), n);
+  for (size_t begin = 0; begin < n; begin += kEncodeRows) {
+    if (progress && progress(begin, n)) return Cancelled();
+    const size_t rows = std::min(kEncodeRows, n - begin);
+    const size_t blocks = NumBlocks(rows);  // blocks are the unit that threads may share out
+    const size_t per_task = std::max<size_t>(1, (blocks + 4 * threads - 1) / (4 * threads));
+    QUASH_RETURN_IF_ERROR(
+        ParallelFor((blocks + per_task - 1) / per_task, threads, [&](size_t task) {
+          const size_t first = begin + task * per_task * kBlockRows;
+          const size_t last = std::min(begin + rows, first + per_task * kBlockRows);
+          run.Encode(*before->quantizer, batch.vectors + first * before->spec->dim, first,
+                     last - first);
+          return Status();
+        }));
+  }
+  std::vector<std::string> records(batch.records.size());
+  for (size_t i = 0; i < records.size(); ++i) records[i] = EncodeRecord(batch.records[i]);
+
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  std::vector<Id> ids = batch.ids;
+  int64_t& next_int_id = state_.next_int_id;
+  const int64_t largest = std::numeric_limits<int64_t>::max();
+  const bool is_int = spec_->id_type == QUASH_ID_INT64;
+  if (ids.empty()) {
+    if (next_int_id > largest - static_cast<int64_t>(n)) {
+      return Error(QUASH_LIMIT, "collection \"{}\" has no more ids to assign: give ids", name_);
+    }
+    for (size_t i = 0; i < n; ++i) ids.emplace_back(next_int_id + static_cast<int64_t>(i));
+  }
+
+  CollectionDraft draft(*this);
+  // Integer ids above all former ones cannot be stored already.
+  const bool all_new = is_int && next_int_id < largest &&
+                       std::all_of(ids.begin(), ids.end(), [&](const Id& id) {
+                         return std::get<int64_t>(id) >= next_int_id;
+                       });
+  bool replaces = false;
+  if (!all_new) {
+    std::vector<uint64_t> slots;
+    QUASH_RETURN_IF_ERROR(FindSlots(ids, nullptr, &slots));
+    for (size_t i = 0; i < n; ++i) {
+      if (slots[i] == kNoSlot) continue;
+      if (mode == WriteMode::kAdd) {
+        return Error(QUASH_EXISTS, "id {} is stored already in collection \"{}\"", IdText(ids[i]),
+                     name_);
+      }
+      Location location;
+      QUASH_RETURN_IF_ERROR(LocateSlot(published_->segments, slots[i], &location));
+      if (location.segment == kMissing) {
+        return Error(QUASH_CORRUPT, "collection \"{}\": id {} names a row that is not there",
+                     name_, IdText(ids[i]));
+      }
+      QUASH_RETURN_IF_ERROR(draft.KillRow(location, /*keep_id=*/true));
+      replaces = true;
+    }
+  }
+  for (size_t i = 0; i < n; ++i) {
+    run.AppendId(ids[i]);
+    run.AppendValues(i < batch.records.size() ? batch.records[i].values : std::vector<Value>());
+    if (is_int) {
+      const int64_t id = std::get<int64_t>(ids[i]);
+      int64_t& next = draft.state().next_int_id;
+      if (id >= next) next = id == largest ? largest : id + 1;
+    }
+  }
+  run.SetRows(n);
+  QUASH_RETURN_IF_ERROR(draft.Append(&run, records, threads));
+  QUASH_RETURN_IF_ERROR(draft.Finish());
+  QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
+  if (assigned != nullptr) *assigned = std::move(ids);
+  if (replaces) RewriteDead();
+  return Status();
+}
+
+Status StoredCollection::Delete(std::span<const Id> ids, uint64_t* deleted) {
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  std::vector<uint64_t> slots;
+  QUASH_RETURN_IF_ERROR(FindSlots(ids, nullptr, &slots));
+  CollectionDraft draft(*this);
+  for (const uint64_t slot : slots) {
+    if (slot == kNoSlot) continue;
+    Location location;
+    QUASH_RETURN_IF_ERROR(LocateSlot(published_->segments, slot, &location));
+    if (location.segment == kMissing) {
+      return Error(QUASH_CORRUPT, "collection \"{}\": its id index names a row that is not there",
+                   name_);
+    }
+    QUASH_RETURN_IF_ERROR(draft.KillRow(location, /*keep_id=*/false));
+  }
+  const uint64_t count = state_.live_rows - draft.state().live_rows;
+  if (deleted != nullptr) *deleted = count;
+  if (count == 0) return Status();
+  QUASH_RETURN_IF_ERROR(draft.Finish());
+  QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
+  RewriteDead();
+  return Status();
+}
+
+Status StoredCollection::DeleteWhere(std::string_view text, const Progress& progress,
+                                     uint64_t* deleted) {
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  std::shared_ptr<const Filter> filter;
+  QUASH_RETURN_IF_ERROR(Filter::Parse(text, *spec_, &filter));
+  CollectionDraft draft(*this);
+  const std::vector<SegmentView>& segments = published_->segments;
+  for (uint32_t s = 0; s < segments.size(); ++s) {
+    if (progress && progress(s, segments.size())) return Cancelled();
+    std::vector<uint32_t> rows = *segments[s].live;
+    QUASH_RETURN_IF_ERROR(filter->Apply(*segments[s].segment, &rows));
+    for (uint32_t block = 0; block < rows.size(); ++block) {
+      for (uint32_t left = rows[block]; left != 0; left &= left - 1) {
+        const uint32_t row =
+            block * static_cast<uint32_t>(kBlockRows) + static_cast<uint32_t>(std::countr_zero(left));
+        QUASH_RETURN_IF_ERROR(draft.KillRow({s, row}, /*keep_id=*/false));
+      }
+    }
+  }
+  const uint64_t count = state_.live_rows - draft.state().live_rows;
+  if (deleted != nullptr) *deleted = count;
+  if (count == 0) return Status();
+  QUASH_RETURN_IF_ERROR(draft.Finish());
+  QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
+  RewriteDead();
+  return Status();
+}
+
+// Under the writer lock.
+Status StoredCollection::CommitCatalogEntry(const CatalogEntry& entry) {
+  const auto spec = std::make_shared<const CollectionSpec>(entry.spec);
+  CollectionDraft draft(*this);
+  draft.store_.Put(&draft.batch(), Family::kCatalog, CatalogKey(spec->number, 'c'),
+                   EncodeCatalogEntry(entry));
+  // Segments ask the context for the types of fields younger than they are;
+  // tail runs carry their own spec and are made again.
+  context_->spec.store(spec);
+  std::vector<SegmentView> segments;
+  for (const SegmentView& view : draft.segments_) {
+    if (!view.segment->is_tail()) {
+      segments.push_back(view);
+      continue;
+    }
+    const auto& run = static_cast<const RowRun&>(*view.segment);
+    auto copy = std::make_shared<RowRun>(spec, context_->layout, run.rows());
+    for (size_t row = 0; row < run.rows(); ++row) copy->AppendRow(run, row);
+    segments.push_back({std::move(copy), view.live, view.live_rows});
+  }
+  draft.segments_ = std::move(segments);
+  Status status = draft.Finish();
+  if (status.ok()) {
+    status = database_->Commit(&draft.batch(), [&] {
+      entry_ = entry;
+      spec_ = spec;
+      Publish(&draft);
+    });
+  }
+  if (!status.ok()) context_->spec.store(spec_);
+  return status;
+}
+
+Status StoredCollection::AddField(const Field& field) {
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  if (spec_->FindField(field.name)) {
+    return Error(QUASH_EXISTS, "field \"{}\" exists already in collection \"{}\"", field.name,
+                 name_);
+  }
+  CatalogEntry entry = entry_;
+  entry.spec.fields.push_back(field);
+  return CommitCatalogEntry(entry);
+}
+
+Status StoredCollection::SetWidths(const SearchWidths& widths) {
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  CatalogEntry entry = entry_;
+  entry.widths = widths;
+  return CommitCatalogEntry(entry);
+}
+
+// What was asked for is done and durable by now; a rewrite that fails leaves
+// the dead rows where they are, and a failed disk refuses the next write.
+void StoredCollection::RewriteDead() {
+  for (size_t s = 0; s < published_->segments.size(); ++s) {
+    if (!IsMostlyDead(published_->segments[s])) continue;
+    // With the neighbours that fit, so that shrinking segments do not pile up.
+    size_t begin = s;
+    size_t end = s + 1;
+    size_t rows = published_->segments[s].live_rows;
+    const auto fits = [&](size_t other) {
+      const SegmentView& view = published_->segments[other];
+      return !view.segment->is_tail() && rows + view.live_rows <= entry_.segment_rows;
+    };
+    while (begin > 0 && fits(begin - 1)) rows += published_->segments[--begin].live_rows;
+    while (end < published_->segments.size() && fits(end)) {
+      rows += published_->segments[end++].live_rows;
+    }
+    if (!RewriteSegments(begin, end).ok()) return;
+    s = begin;
+  }
+}
+
+// Under the writer lock.
+Status StoredCollection::RewriteSegments(size_t begin, size_t end) {
+  CollectionDraft draft(*this);
+  QUASH_RETURN_IF_ERROR(draft.Rewrite(begin, end));
+  QUASH_RETURN_IF_ERROR(draft.Finish());
+  return database_->Commit(&draft.batch(), [&] { Publish(&draft); });
+}
+
+// Under the writer lock.
+Status StoredCollection::SealTail() {
+  if (published_->segments.empty() || !published_->segments.back().segment->is_tail()) {
+    return Status();
+  }
+  CollectionDraft draft(*this);
+  QUASH_RETURN_IF_ERROR(draft.SealTail());
+  QUASH_RETURN_IF_ERROR(draft.Finish());
+  return database_->Commit(&draft.batch(), [&] { Publish(&draft); });
+}
+
+Status StoredCollection::Compact(const Progress& progress) {
+  {
+    const std::lock_guard lock(database_->writer_mutex());
+    QUASH_RETURN_IF_ERROR(CheckWritable());
+    QUASH_RETURN_IF_ERROR(SealTail());
+  }
+  // Runs of neighbours that are not full, a few segments at a time; other
+  // writers come in between.
+  const size_t full = entry_.segment_rows;
+  constexpr size_t kSegmentsAtOnce = 4;
+  uint64_t next_slot = 0;  // all rows below are in order
+  while (true) {
+    const std::lock_guard lock(database_->writer_mutex());
+    QUASH_RETURN_IF_ERROR(CheckWritable());
+    const std::vector<SegmentView>& segments = published_->segments;
+    const auto is_full = [&](const SegmentView& view) {
+      return view.segment->rows() == full && view.live_rows == full;
+    };
+    size_t begin = 0;
+    while (begin < segments.size() && (segments[begin].segment->first_slot() < next_slot ||
+                                       is_full(segments[begin]))) {
+      ++begin;
+    }
+    if (progress && progress(begin, segments.size())) return Cancelled();
+    if (begin == segments.size() || segments[begin].segment->is_tail()) return Status();
+    size_t end = begin;
+    size_t rows = 0;
+    bool has_dead = false;
+    while (end < segments.size() && !segments[end].segment->is_tail() && !is_full(segments[end]) &&
+           rows < kSegmentsAtOnce * full) {
+      rows += segments[end].live_rows;
+      has_dead |= segments[end].live_rows < segments[end].segment->rows();
+      ++end;
+    }
+    const bool at_end = end == segments.size() || segments[end].segment->is_tail() ||
+                        is_full(segments[end]);
+    const uint64_t last_slot = segments[end - 1].segment->last_slot();
+    if (end - begin > 1 || has_dead) QUASH_RETURN_IF_ERROR(RewriteSegments(begin, end));
+    if (at_end) {
+      next_slot = last_slot + 1;
+      continue;
+    }
+    // The last of the new segments may be part full: it joins the next round.
+    next_slot = 0;
+    for (const SegmentView& view : published_->segments) {
+      if (view.segment->first_slot() > last_slot) break;
+      next_slot = is_full(view) ? view.segment->last_slot() + 1 : view.segment->first_slot();
+    }
+  }
+}
+
+}  // namespace quash

@@ -1,0 +1,166 @@
+// Backup, restore and verification of whole databases.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "libquashdb/stored_database.h"
+
+namespace quash {
+namespace {
+
+namespace fs = std::filesystem;
+
+Status CheckTarget(const std::string& path) {
+  std::error_code error;
+  if (fs::symlink_status(path, error).type() != fs::file_type::not_found) {
+    return Error(QUASH_EXISTS, "{} exists already, expected a path that does not", path);
+  }
+  const fs::path parent = fs::absolute(path).parent_path();
+  if (!fs::is_directory(parent, error)) {
+    return Error(QUASH_NOT_FOUND, "the directory {} does not exist", parent.string());
+  }
+  return Status();
+}
+
+// A sibling of `path` to build the copy in, so that a copy cut short is never
+// taken for a whole one.
+Status MakeSibling(const std::string& path, std::string* sibling) {
+  *sibling = path + ".partial-XXXXXX";
+  if (mkdtemp(sibling->data()) == nullptr) {
+    return Error(QUASH_IO, "cannot make {}: {}", *sibling,
+                 std::generic_category().message(errno));
+  }
+  return Status();
+}
+
+Status RenameInPlace(const std::string& sibling, const std::string& path) {
+  if (rename(sibling.c_str(), path.c_str()) != 0) {
+    return Error(errno == EEXIST || errno == ENOTEMPTY ? QUASH_EXISTS : QUASH_IO,
+                 "cannot rename {} to {}: {}", sibling, path,
+                 std::generic_category().message(errno));
+  }
+  return SyncDirectory(fs::absolute(path).parent_path());
+}
+
+// Runs `fill(sibling)` and puts the result at `path`, or leaves nothing.
+template <typename Fill>
+Status BuildCopy(const std::string& path, Fill&& fill) {
+  std::string sibling;
+  QUASH_RETURN_IF_ERROR(MakeSibling(path, &sibling));
+  Status status = fill(sibling);
+  if (status.ok()) status = RenameInPlace(sibling, path);
+  if (!status.ok()) {
+    std::error_code ignored;
+    fs::remove_all(sibling, ignored);
+  }
+  return status;
+}
+
+Status SyncFile(const fs::path& path) {
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0 || fsync(file) != 0) {
+    const std::string reason = std::generic_category().message(errno);
+    if (file >= 0) close(file);
+    return Error(QUASH_IO, "cannot sync {}: {}", path.string(), reason);
+  }
+  close(file);
+  return Status();
+}
+
+}  // namespace
+
+Status StoredDatabase::Backup(const std::string& path, const Progress& progress) {
+  if (options_.mode == QUASH_OPEN_READONLY || options_.mode == QUASH_OPEN_FOLLOWER) {
+    return Error(QUASH_READONLY, "a backup needs {} open for writing", directory_->path());
+  }
+  if (directory_->in_memory()) {
+    return Error(QUASH_INVALID, "a \":memory:\" database has no files to back up");
+  }
+  QUASH_RETURN_IF_ERROR(CheckTarget(path));
+  if (progress && progress(0, 1)) return Error(QUASH_CANCELLED, "the backup was cancelled");
+  return BuildCopy(path, [&](const std::string& sibling) -> Status {
+    uint64_t commit_number = 0;
+    {
+      // Commits wait while files are linked, not while they are copied.
+      const std::lock_guard lock(writer_mutex_);
+      QUASH_RETURN_IF_ERROR(store_->WriteError());
+      QUASH_RETURN_IF_ERROR(directory_->CheckSpace(0));
+      QUASH_RETURN_IF_ERROR(store_->Checkpoint(sibling + "/data"));
+      commit_number = commit_number_;
+    }
+    QUASH_RETURN_IF_ERROR(DatabaseDirectory::WriteFormat(sibling));
+    return DatabaseDirectory::WriteWitnessFile(sibling, commit_number);
+  });
+}
+
+Status Database::Restore(const std::string& backup_path, const std::string& path) {
+  QUASH_RETURN_IF_ERROR(CheckTarget(path));
+  {
+    OpenOptions options;
+    options.mode = QUASH_OPEN_READONLY;
+    std::unique_ptr<Database> backup;
+    QUASH_RETURN_IF_ERROR(Open(backup_path, options, &backup));
+    std::string report;
+    QUASH_RETURN_IF_ERROR(backup->Verify(nullptr, &report));
+  }
+  return BuildCopy(path, [&](const std::string& sibling) -> Status {
+    std::error_code error;
+    for (const auto& entry : fs::recursive_directory_iterator(backup_path, error)) {
+      const fs::path target = fs::path(sibling) / fs::relative(entry.path(), backup_path, error);
+      if (entry.is_directory()) {
+        fs::create_directory(target, error);
+      } else if (entry.is_regular_file() && entry.path().filename() != "quashdb.lock") {
+        fs::copy_file(entry.path(), target, error);
+        if (!error) QUASH_RETURN_IF_ERROR(SyncFile(target));
+      }
+      if (error) break;
+    }
+    if (error) return Error(QUASH_IO, "cannot copy {}: {}", backup_path, error.message());
+    QUASH_RETURN_IF_ERROR(SyncDirectory(sibling + "/data"));
+    return SyncDirectory(sibling);
+  });
+}
+
+Status StoredDatabase::Verify(const Progress& progress, std::string* report_json) {
+  std::vector<std::string> problems;
+  uint64_t rows = 0;
+  uint64_t segments = 0;
+  uint64_t bytes = 0;
+  const Status checksums = store_->VerifyChecksums();
+  if (!checksums.ok()) problems.push_back(checksums.message());
+  std::vector<std::string> names;
+  QUASH_RETURN_IF_ERROR(ListCollections(&names));
+  for (const std::string& name : names) {
+    std::shared_ptr<StoredCollection> collection;
+    const Status loaded = LoadCollection(name, &collection);
+    if (loaded.code() == QUASH_NOT_FOUND) continue;  // dropped meanwhile
+    if (!loaded.ok()) {
+      problems.push_back(loaded.message());
+      continue;
+    }
+    const Status status = collection->Verify(progress, &bytes, &problems);
+    if (status.code() == QUASH_NOT_FOUND) continue;
+    QUASH_RETURN_IF_ERROR(status);
+    quash_collection_info info;
+    QUASH_RETURN_IF_ERROR(collection->Stats(&info));
+    rows += info.rows;
+    segments += info.segments;
+  }
+  nlohmann::ordered_json report;
+  report["ok"] = problems.empty();
+  report["collections"] = names.size();
+  report["rows"] = rows;
+  report["segments"] = segments;
+  report["bytes"] = bytes;
+  report["problems"] = problems;
+  *report_json = report.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  if (problems.empty()) return Status();
+  return Error(QUASH_CORRUPT, "{} problems, the first: {}", problems.size(), problems.front());
+}
+
+}  // namespace quash

@@ -1,0 +1,53 @@
+// Which rows of a snapshot a search may return: live rows that match its
+// filter, as one u32 per block of 32.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "libquashdb/filter.h"
+#include "libquashdb/snapshot.h"
+#include "libquashdb/status.h"
+
+namespace quash {
+
+// A row of a snapshot as one number; ascending is insertion order.
+inline constexpr uint64_t RowIndex(uint32_t segment, uint32_t row) {
+  return uint64_t{segment} << 32 | row;
+}
+inline constexpr uint32_t SegmentOf(uint64_t row_index) { return row_index >> 32; }
+inline constexpr uint32_t RowOf(uint64_t row_index) { return static_cast<uint32_t>(row_index); }
+
+// Blocks [begin, end) of one segment.
+struct BlockRange {
+  uint32_t segment;
+  uint32_t begin;
+  uint32_t end;
+};
+
+class MatchingRows {
+ public:
+  // Evaluates `filter` (null: every live row) on up to `threads` threads.
+  Status Evaluate(const Snapshot& snapshot, const Filter* filter, size_t threads);
+
+  // [num_blocks] of a segment. Null: no row of it matches.
+  const uint32_t* mask(size_t segment) const { return masks_[segment]; }
+  uint64_t count() const { return count_; }
+
+  // Ascending row indices of all matches.
+  std::vector<uint64_t> List() const;
+
+  // The blocks of all segments with matches, cut in at most `parts` runs of
+  // about equal length, ascending.
+  std::vector<std::vector<BlockRange>> Partition(size_t parts) const;
+
+ private:
+  const Snapshot* snapshot_ = nullptr;
+  std::vector<const uint32_t*> masks_;
+  std::vector<std::vector<uint32_t>> filtered_;
+  uint64_t count_ = 0;
+};
+
+}  // namespace quash

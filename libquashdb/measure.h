@@ -1,0 +1,46 @@
+// Measures the recall of the staged search against the exact tier, and finds
+// the smallest widths that reach a target.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "libquashdb/snapshot.h"
+#include "libquashdb/status.h"
+
+namespace quash {
+
+struct MeasureRequest {
+  size_t sample = 200;             // stored rows used as queries if `queries` is null
+  const float* queries = nullptr;  // [nq, dim] float32, checked by the caller
+  size_t nq = 0;
+  size_t k = 10;
+  double target_recall = 0;  // in (0, 1]: search for widths; 0: measure those in force
+  uint64_t seed = 0;         // of the sample
+  uint32_t threads = 0;      // as in SearchPlan
+};
+
+struct MeasureReport {
+  double recall = 0;      // mean share of the exact top k found
+  double recall_low = 0;  // lower end of its 95 % interval over queries
+  double exact_us = 0;    // median per query
+  double search_us = 0;   // median per query
+  size_t queries = 0;
+  // Widths measured or found. Where the search adapts them to each query,
+  // the medians of what it used.
+  SearchWidths widths;
+  // What to keep as the collection's default: `widths` if a target was given,
+  // else those in force, either way with measured_k and measured_recall.
+  SearchWidths keep;
+};
+
+// A row counts as found if its score reaches the k-th exact score, so rows that
+// tie are interchangeable. A sampled row is left out of its own results.
+// `progress`, may be empty: (searches done, expected) -> true to stop, called on
+// this thread; then QUASH_CANCELLED. QUASH_INVALID with rerank none or without
+// rows.
+Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
+               const std::function<bool(uint64_t, uint64_t)>& progress, MeasureReport* report);
+
+}  // namespace quash

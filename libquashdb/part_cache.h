@@ -1,0 +1,56 @@
+// Memory budget of the parts that segments keep resident. Parts that every
+// search reads push out those that few read; among equals the first stay, so
+// that scans of more than fits keep a stable share resident instead of
+// evicting what they need next. Thread-safe.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+
+namespace quash {
+
+class PartCache {
+ public:
+  // Least important first.
+  enum class Priority : uint8_t { kRerank, kColumn, kIds, kRest, kPlane2, kPlane1 };
+
+  // Where a segment keeps one part. Must be empty, or taken out by Remove(),
+  // when destroyed.
+  class Slot {
+   public:
+    std::shared_ptr<const void> Get() const { return data_.load(std::memory_order_acquire); }
+
+   private:
+    friend class PartCache;
+    std::atomic<std::shared_ptr<const void>> data_;
+    // Below: under the cache's mutex.
+    uint64_t bytes_ = 0;
+    Priority priority_ = Priority::kRerank;
+    std::list<Slot*>::iterator position_;
+  };
+
+  explicit PartCache(uint64_t budget_bytes) : budget_bytes_(budget_bytes) {}
+
+  // Keeps `data` in an empty slot if the budget allows; the caller holds `data`
+  // either way.
+  void Admit(Slot* slot, std::shared_ptr<const void> data, uint64_t bytes, Priority priority);
+  void Remove(Slot* slot);
+
+  uint64_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
+  uint64_t budget_bytes() const { return budget_bytes_; }
+
+ private:
+  bool MakeRoom(uint64_t bytes, Priority priority);
+  void Evict(Slot* slot);
+
+  const uint64_t budget_bytes_;
+  std::atomic<uint64_t> used_bytes_{0};
+  std::mutex mutex_;
+  std::array<std::list<Slot*>, 6> resident_;  // by priority, oldest first
+};
+
+}  // namespace quash

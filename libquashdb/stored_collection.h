@@ -1,0 +1,102 @@
+// A collection of an open database: the working state that the writer changes
+// under the database's writer lock, and the snapshots that readers take.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libquashdb/catalog.h"
+#include "libquashdb/database.h"
+#include "libquashdb/row_run.h"
+#include "libquashdb/stored_segment.h"
+
+namespace quash {
+
+class CollectionDraft;
+class StoredDatabase;
+
+class StoredCollection final : public Collection {
+ public:
+  // Reads the state of collection `number` and checks that its parts are there.
+  static Status Load(StoredDatabase* database, const CatalogEntry& entry,
+                     std::shared_ptr<StoredCollection>* out);
+
+  Status GetSnapshot(SnapshotRef* out) const override;
+  Status Write(const WriteBatch& batch, WriteMode mode, const Progress& progress,
+               std::vector<Id>* assigned) override;
+  Status Delete(std::span<const Id> ids, uint64_t* deleted) override;
+  Status DeleteWhere(std::string_view filter, const Progress& progress,
+                     uint64_t* deleted) override;
+  Status AddField(const Field& field) override;
+  Status SetWidths(const SearchWidths& widths) override;
+  Status Find(const Snapshot& snapshot, std::span<const Id> ids,
+              std::vector<Location>* out) const override;
+  Status ReadRecord(const Snapshot& snapshot, Location location, Record* out) const override;
+  Status Stats(quash_collection_info* out) const override;
+
+  // Rewrites segments with dead rows, merges small ones and seals the tail.
+  Status Compact(const Progress& progress);
+  // Reads everything and compares; appends to `problems`.
+  Status Verify(const Progress& progress, uint64_t* bytes,
+                std::vector<std::string>* problems) const;
+  // After a drop or a close: later calls fail and nothing of the store is held.
+  void Detach();
+
+  // Takes over the freshly loaded state of the same collection.
+  void Adopt(StoredCollection* fresh);
+  // Before a drop: held snapshots go on reading the state before it.
+  void RetireSegments() const;
+
+  const std::string& name() const { return name_; }
+  uint32_t number() const { return spec_->number; }
+  const CollectionState& state() const { return state_; }
+
+  // Takes a committed draft as the new state. Under both database locks.
+  void Publish(CollectionDraft* draft);
+  // Forgets the snapshot handed out last. Under the publish lock.
+  void ForgetHandedOut() { handed_out_.reset(); }
+
+ private:
+  friend class CollectionDraft;
+  StoredCollection(StoredDatabase* database, std::string name)
+      : database_(database), name_(std::move(name)) {}
+
+  Status LoadRows();
+  Status LoadTail();
+  Status CheckWritable() const;  // under the writer lock
+  // The records of rows whose values are not at hand.
+  Status ReadValues(RowRun* run) const;
+  std::shared_ptr<Snapshot> NewSnapshot(const std::vector<SegmentView>& segments) const;
+  Status CommitCatalogEntry(const CatalogEntry& entry);
+  // Rewrites segments of which more than a quarter is dead.
+  void RewriteDead();
+  Status RewriteSegments(size_t begin, size_t end);
+  Status SealTail();
+  Status FindSlots(std::span<const Id> ids, const ReadView* view,
+                   std::vector<uint64_t>* slots) const;
+
+  StoredDatabase* database_;
+  const std::string name_;
+
+  // Written under the writer and publish locks, read under either.
+  CatalogEntry entry_;
+  CollectionState state_;
+  std::shared_ptr<const CollectionSpec> spec_;
+  std::shared_ptr<const Quantizer> quantizer_;
+  std::shared_ptr<SegmentContext> context_;
+  std::shared_ptr<const Snapshot> published_;  // its view is null
+  mutable SnapshotRef handed_out_;             // with the view of the last commit
+  bool detached_ = false;
+};
+
+inline constexpr uint64_t kNoSlot = UINT64_MAX;
+
+// Where `slot` is among `segments`, ascending; segment == kMissing if nowhere.
+Status LocateSlot(std::span<const SegmentView> segments, uint64_t slot,
+                  Collection::Location* location);
+
+}  // namespace quash

@@ -1,0 +1,485 @@
+#include "libquashdb/stored_database.h"
+
+#include <rocksdb/write_batch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "libquashdb/collection_draft.h"
+#include "libquashdb/key.h"
+#include "libquashdb/suggest.h"
+
+namespace quash {
+namespace {
+
+// Collection 0 is the database's own.
+const std::string kCommitKey = CollectionPrefix(0) + "commit";
+const std::string kNextCollectionKey = CollectionPrefix(0) + "next";
+
+// Families whose commit number every batch rewrites: a family that lost its
+// newest files shows an older one. Codes and rerank tier hold values too large
+// to compact for that; their newest segment is looked at instead.
+constexpr Family kMarked[] = {Family::kCatalog, Family::kTail,    Family::kDocs,
+                              Family::kIds,     Family::kDeletes, Family::kMetaIndex};
+
+std::string EncodeNumber(uint64_t number) {
+  std::string bytes;
+  AppendBigEndian(number, &bytes);
+  return bytes;
+}
+
+constexpr int kCatchUpAttempts = 6;
+constexpr uint64_t kDefaultBlockCache = 64u << 20;
+constexpr uint64_t kDefaultWriteBuffers = 128u << 20;
+
+}  // namespace
+
+Status Database::Open(const std::string& path, const OpenOptions& options,
+                      std::unique_ptr<Database>* out) {
+  if (path == ":memory:" && options.mode != QUASH_OPEN_CREATE) {
+    return Error(QUASH_INVALID, "\":memory:\" is always new, expected mode create");
+  }
+  // Beside a live writer a first look can fail, see Refresh().
+  const int attempts = options.mode == QUASH_OPEN_FOLLOWER ? kCatchUpAttempts : 1;
+  Status status;
+  for (int attempt = 0; attempt < attempts; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
+    std::unique_ptr<DatabaseDirectory> directory;
+    QUASH_RETURN_IF_ERROR(DatabaseDirectory::Open(path, options.mode, &directory));
+    auto database = std::make_unique<StoredDatabase>(std::move(directory), options);
+    status = database->Start();
+    if (status.ok()) {
+      *out = std::move(database);
+      break;
+    }
+  }
+  return status;
+}
+
+StoredDatabase::StoredDatabase(std::unique_ptr<DatabaseDirectory> directory,
+                               const OpenOptions& options)
+    : directory_(std::move(directory)), options_(options) {}
+
+StoredDatabase::~StoredDatabase() { (void)Close(); }
+
+Status StoredDatabase::Start() {
+  Store::Options store_options;
+  store_options.in_memory = directory_->in_memory();
+  store_options.create = directory_->is_new();
+  if (options_.mode == QUASH_OPEN_READONLY) store_options.access = Store::Access::kReadOnly;
+  if (options_.mode == QUASH_OPEN_FOLLOWER) store_options.access = Store::Access::kFollower;
+  const uint64_t budget = options_.memory_budget_bytes;
+  // Of a budget, a quarter buffers writes, an eighth caches RocksDB's blocks
+  // and half holds parts; the rest is for what is being read and written.
+  store_options.block_cache_bytes = budget == 0 ? kDefaultBlockCache : budget / 8;
+  store_options.write_buffer_bytes = budget == 0 ? kDefaultWriteBuffers : budget / 4;
+  cache_ = std::make_shared<PartCache>(budget == 0 ? UINT64_MAX : budget / 2);
+  QUASH_RETURN_IF_ERROR(Store::Open(directory_->data_path(), store_options, &store_));
+
+  uint64_t stored_commit = 0;
+  QUASH_RETURN_IF_ERROR(CheckCommitNumbers(&stored_commit));
+  if (directory_->is_new()) {
+    if (stored_commit > 0) {
+      return Error(QUASH_CORRUPT, "{} is damaged: quashdb.witness is missing",
+                   directory_->path());
+    }
+  } else {
+    uint64_t witnessed = 0;
+    QUASH_RETURN_IF_ERROR(directory_->ReadWitness(&witnessed));
+    if (stored_commit < witnessed) {
+      return Error(QUASH_CORRUPT,
+                   "{} is damaged: {} committed batches are missing; restore a backup",
+                   directory_->path(), witnessed - stored_commit);
+    }
+    witnessed_ = witnessed;
+  }
+  commit_number_ = stored_commit;
+  durable_commit_ = stored_commit;
+  QUASH_RETURN_IF_ERROR(ReadCatalog());
+  {
+    const std::lock_guard lock(publish_mutex_);
+    view_ = store_->NewView();
+  }
+  const bool is_writer = store_options.access == Store::Access::kReadWrite;
+  if (directory_->is_new()) QUASH_RETURN_IF_ERROR(directory_->WriteWitness(0));
+  if (is_writer && !directory_->in_memory() && options_.durability == QUASH_DURABILITY_FULL) {
+    witness_thread_ = std::thread([this] { WitnessLoop(); });
+  }
+  return Status();
+}
+
+Status StoredDatabase::CheckCommitNumbers(uint64_t* commit_number) const {
+  bool first = true;
+  for (const Family family : kMarked) {
+    rocksdb::PinnableSlice value;
+    bool found = false;
+    uint64_t number = 0;
+    QUASH_RETURN_IF_ERROR(store_->Get(family, kCommitKey, nullptr, &value, &found));
+    std::string_view bytes(value.data(), value.size());
+    if (found && (!TakeBigEndian(&bytes, &number) || !bytes.empty())) {
+      return Error(QUASH_CORRUPT, "{} is damaged: bad commit number", directory_->path());
+    }
+    if (!first && number != *commit_number) {
+      return Error(QUASH_CORRUPT,
+                   "{} is damaged: its parts are of different commits ({} and {}); restore a "
+                   "backup",
+                   directory_->path(), *commit_number, number);
+    }
+    *commit_number = number;
+    first = false;
+  }
+  return Status();
+}
+
+Status StoredDatabase::ReadCatalog() {
+  const std::lock_guard lock(collections_mutex_);
+  rocksdb::PinnableSlice value;
+  bool found = false;
+  uint64_t next = 1;
+  QUASH_RETURN_IF_ERROR(store_->Get(Family::kCatalog, kNextCollectionKey, nullptr, &value, &found));
+  std::string_view bytes(value.data(), value.size());
+  if (found && (!TakeBigEndian(&bytes, &next) || next == 0 || next > UINT32_MAX)) {
+    return Error(QUASH_CORRUPT, "{} is damaged: bad collection number", directory_->path());
+  }
+  next_collection_ = static_cast<uint32_t>(next);
+  std::map<std::string, CatalogEntry, std::less<>> entries;
+  // One seek per collection: segments lie between the entries.
+  for (uint32_t number = 1; number < next_collection_; ++number) {
+    QUASH_RETURN_IF_ERROR(
+        store_->Get(Family::kCatalog, CatalogKey(number, 'c'), nullptr, &value, &found));
+    if (!found) continue;  // dropped
+    CatalogEntry entry;
+    QUASH_RETURN_IF_ERROR(DecodeCatalogEntry({value.data(), value.size()}, &entry));
+    if (entry.spec.number != number) {
+      return Error(QUASH_CORRUPT, "{} is damaged: a catalog entry is misplaced",
+                   directory_->path());
+    }
+    entries.emplace(entry.spec.name, std::move(entry));
+  }
+  entries_ = std::move(entries);
+  return Status();
+}
+
+Status StoredDatabase::CheckWritable() const {
+  if (options_.mode == QUASH_OPEN_READONLY || options_.mode == QUASH_OPEN_FOLLOWER) {
+    return Error(QUASH_READONLY, "{} is open {}", directory_->path(),
+                 options_.mode == QUASH_OPEN_READONLY ? "read-only" : "as follower");
+  }
+  return store_->WriteError();
+}
+
+Status StoredDatabase::Commit(rocksdb::WriteBatch* batch, const std::function<void()>& publish) {
+  QUASH_RETURN_IF_ERROR(
+      directory_->CheckSpace(3 * batch->GetDataSize() + store_->unflushed_bytes()));
+  const std::string number = EncodeNumber(commit_number_ + 1);
+  for (const Family family : kMarked) store_->Put(batch, family, kCommitKey, number);
+  const bool sync = options_.durability == QUASH_DURABILITY_FULL;
+  QUASH_RETURN_IF_ERROR(store_->Write(batch, sync));
+  ++commit_number_;
+  {
+    const std::lock_guard lock(publish_mutex_);
+    view_ = store_->NewView();
+    publish();
+    const std::lock_guard collections_lock(handed_out_mutex_);
+    for (StoredCollection* collection : loaded_) collection->ForgetHandedOut();
+  }
+  if (sync) {
+    const std::lock_guard lock(witness_mutex_);
+    durable_commit_ = commit_number_;
+    witness_wake_.notify_one();
+  }
+  return Status();
+}
+
+Status StoredDatabase::LoadCollection(std::string_view name,
+                                      std::shared_ptr<StoredCollection>* out) {
+  const std::lock_guard lock(collections_mutex_);
+  if (const auto loaded = collections_.find(name); loaded != collections_.end()) {
+    *out = loaded->second;
+    return Status();
+  }
+  const auto entry = entries_.find(name);
+  if (entry == entries_.end()) {
+    std::vector<std::string_view> names;
+    for (const auto& [known, unused] : entries_) names.push_back(known);
+    return Error(QUASH_NOT_FOUND, "no collection {}{}", QuoteForMessage(name),
+                 Suggestion(name, names));
+  }
+  std::shared_ptr<StoredCollection> collection;
+  QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, entry->second, &collection));
+  collections_.emplace(std::string(name), collection);
+  const std::lock_guard handed_out_lock(handed_out_mutex_);
+  loaded_.push_back(collection.get());
+  *out = std::move(collection);
+  return Status();
+}
+
+Status StoredDatabase::LoadAll(std::vector<std::shared_ptr<StoredCollection>>* out) {
+  std::vector<std::string> names;
+  QUASH_RETURN_IF_ERROR(ListCollections(&names));
+  for (const std::string& name : names) {
+    std::shared_ptr<StoredCollection> collection;
+    const Status status = LoadCollection(name, &collection);
+    if (status.code() == QUASH_NOT_FOUND) continue;  // dropped meanwhile
+    QUASH_RETURN_IF_ERROR(status);
+    out->push_back(std::move(collection));
+  }
+  return Status();
+}
+
+Status StoredDatabase::OpenCollection(std::string_view name, std::shared_ptr<Collection>* out) {
+  std::shared_ptr<StoredCollection> collection;
+  QUASH_RETURN_IF_ERROR(LoadCollection(name, &collection));
+  *out = std::move(collection);
+  return Status();
+}
+
+Status StoredDatabase::CreateCollection(CollectionSpec spec, std::shared_ptr<Collection>* out) {
+  const std::string name = spec.name;
+  {
+    const std::lock_guard lock(writer_mutex_);
+    QUASH_RETURN_IF_ERROR(CheckWritable());
+    const std::lock_guard collections_lock(collections_mutex_);
+    if (entries_.contains(name)) {
+      return Error(QUASH_EXISTS, "collection {} exists already", QuoteForMessage(name));
+    }
+    spec.number = next_collection_;
+    CatalogEntry entry;
+    entry.codebook = MakeLevelCodebook(GetCodebook(spec.dim, spec.bits));
+    entry.segment_rows = SegmentRows(spec.dim);
+    entry.spec = std::move(spec);
+    rocksdb::WriteBatch batch;
+    const uint32_t number = entry.spec.number;
+    store_->Put(&batch, Family::kCatalog, CatalogKey(number, 'c'), EncodeCatalogEntry(entry));
+    store_->Put(&batch, Family::kCatalog, CatalogKey(number, 's'), EncodeState({}));
+    store_->Put(&batch, Family::kCatalog, kNextCollectionKey, EncodeNumber(number + uint64_t{1}));
+    QUASH_RETURN_IF_ERROR(Commit(&batch, [] {}));
+    ++next_collection_;
+    entries_.emplace(name, std::move(entry));
+  }
+  std::shared_ptr<StoredCollection> collection;
+  QUASH_RETURN_IF_ERROR(LoadCollection(name, &collection));
+  if (out != nullptr) *out = std::move(collection);
+  return Status();
+}
+
+Status StoredDatabase::DropCollection(std::string_view name) {
+  const std::lock_guard lock(writer_mutex_);
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  std::shared_ptr<StoredCollection> collection;
+  QUASH_RETURN_IF_ERROR(LoadCollection(name, &collection));
+  const std::lock_guard collections_lock(collections_mutex_);
+  const uint32_t number = entries_.find(name)->second.spec.number;
+  collection->RetireSegments();
+  rocksdb::WriteBatch batch;
+  for (size_t family = 0; family < kNumFamilies; ++family) {
+    store_->DeleteRange(&batch, static_cast<Family>(family), CollectionPrefix(number),
+                        CollectionPrefix(number + 1));
+  }
+  QUASH_RETURN_IF_ERROR(Commit(&batch, [] {}));
+  {
+    const std::lock_guard handed_out_lock(handed_out_mutex_);
+    std::erase(loaded_, collection.get());
+  }
+  collection->Detach();
+  collections_.erase(collections_.find(name));
+  entries_.erase(entries_.find(name));
+  return Status();
+}
+
+Status StoredDatabase::ListCollections(std::vector<std::string>* names) const {
+  const std::lock_guard lock(collections_mutex_);
+  names->clear();
+  for (const auto& [name, unused] : entries_) names->push_back(name);
+  return Status();
+}
+
+Status StoredDatabase::Refresh() {
+  if (options_.mode != QUASH_OPEN_FOLLOWER) return Status();
+  // Loaded collections start over from what the writer has committed by now;
+  // snapshots that are held keep the store they were taken from.
+  DetachAll();
+  {
+    const std::lock_guard lock(publish_mutex_);
+    view_.reset();
+  }
+  // The writer may replace files between two reads of ours, which shows as a
+  // missing file or as families at different commits: the next look is whole.
+  Status status;
+  for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
+    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
+    status = FollowLatest();
+    if (status.ok()) break;
+  }
+  return status;
+}
+
+// A new secondary instance each time: one that catches up in place goes on
+// reading keys from its memtable that the writer has since replaced in tables.
+Status StoredDatabase::FollowLatest() {
+  Store::Options store_options;
+  store_options.access = Store::Access::kFollower;
+  const uint64_t budget = options_.memory_budget_bytes;
+  store_options.block_cache_bytes = budget == 0 ? kDefaultBlockCache : budget / 8;
+  store_options.write_buffer_bytes = budget == 0 ? kDefaultWriteBuffers : budget / 4;
+  std::shared_ptr<Store> fresh;
+  QUASH_RETURN_IF_ERROR(Store::Open(directory_->data_path(), store_options, &fresh));
+  store_ = std::move(fresh);
+  QUASH_RETURN_IF_ERROR(CheckCommitNumbers(&commit_number_));
+  QUASH_RETURN_IF_ERROR(ReadCatalog());
+  {
+    const std::lock_guard lock(publish_mutex_);
+    view_ = store_->NewView();
+  }
+  return ReloadAll();
+}
+
+Status StoredDatabase::Checkpoint() {
+  if (options_.mode == QUASH_OPEN_READONLY || options_.mode == QUASH_OPEN_FOLLOWER) {
+    return Status();
+  }
+  const std::lock_guard lock(writer_mutex_);
+  QUASH_RETURN_IF_ERROR(store_->SyncWal());
+  QUASH_RETURN_IF_ERROR(store_->FlushAll());
+  return WriteWitness();
+}
+
+// Under the writer lock, with everything up to commit_number_ durable.
+Status StoredDatabase::WriteWitness() {
+  const std::lock_guard lock(witness_mutex_);
+  durable_commit_ = commit_number_;
+  if (witnessed_ == durable_commit_) return Status();
+  QUASH_RETURN_IF_ERROR(directory_->WriteWitness(durable_commit_));
+  witnessed_ = durable_commit_;
+  return Status();
+}
+
+void StoredDatabase::WitnessLoop() {
+  std::unique_lock lock(witness_mutex_);
+  while (!witness_stop_) {
+    witness_wake_.wait(lock, [this] { return witness_stop_ || durable_commit_ != witnessed_; });
+    witness_wake_.wait_for(lock, std::chrono::milliseconds(800), [this] { return witness_stop_; });
+    if (witness_stop_ || durable_commit_ == witnessed_) continue;
+    // A failure leaves the older, weaker witness; the next round tries again.
+    if (directory_->WriteWitness(durable_commit_).ok()) witnessed_ = durable_commit_;
+  }
+}
+
+void StoredDatabase::StopWitness() {
+  if (!witness_thread_.joinable()) return;
+  {
+    const std::lock_guard lock(witness_mutex_);
+    witness_stop_ = true;
+    witness_wake_.notify_one();
+  }
+  witness_thread_.join();
+}
+
+void StoredDatabase::DetachAll() {
+  const std::lock_guard lock(collections_mutex_);
+  for (auto& [name, collection] : collections_) collection->Detach();
+}
+
+Status StoredDatabase::ReloadAll() {
+  const std::lock_guard lock(collections_mutex_);
+  for (auto loaded = collections_.begin(); loaded != collections_.end();) {
+    const auto entry = entries_.find(loaded->first);
+    if (entry == entries_.end() ||
+        entry->second.spec.number != loaded->second->number()) {
+      const std::lock_guard handed_out_lock(handed_out_mutex_);
+      std::erase(loaded_, loaded->second.get());
+      loaded = collections_.erase(loaded);
+      continue;
+    }
+    std::shared_ptr<StoredCollection> fresh;
+    QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, entry->second, &fresh));
+    loaded->second->Adopt(fresh.get());
+    ++loaded;
+  }
+  return Status();
+}
+
+Status StoredDatabase::Close() {
+  if (closed_) return Status();
+  closed_ = true;
+  StopWitness();
+  Status status;
+  const bool is_writer =
+      options_.mode == QUASH_OPEN_CREATE || options_.mode == QUASH_OPEN_READWRITE;
+  if (store_ != nullptr && is_writer && store_->WriteError().ok()) {
+    const std::lock_guard lock(writer_mutex_);
+    status = store_->SyncWal();
+    if (status.ok() && !directory_->in_memory()) status = store_->FlushAll();
+    if (status.ok()) status = WriteWitness();
+  }
+  DetachAll();
+  {
+    const std::lock_guard lock(collections_mutex_);
+    collections_.clear();
+  }
+  {
+    const std::lock_guard lock(publish_mutex_);
+    view_.reset();
+  }
+  store_.reset();
+  directory_.reset();
+  return status;
+}
+
+Status StoredDatabase::Compact(const Progress& progress) {
+  {
+    const std::lock_guard lock(writer_mutex_);
+    QUASH_RETURN_IF_ERROR(CheckWritable());
+  }
+  std::vector<std::shared_ptr<StoredCollection>> collections;
+  QUASH_RETURN_IF_ERROR(LoadAll(&collections));
+  for (const auto& collection : collections) {
+    const Status status = collection->Compact(progress);
+    if (status.code() == QUASH_NOT_FOUND) continue;  // dropped meanwhile
+    QUASH_RETURN_IF_ERROR(status);
+  }
+  collections.clear();
+  if (!directory_->in_memory()) {
+    const std::lock_guard lock(writer_mutex_);
+    QUASH_RETURN_IF_ERROR(store_->FlushAll());
+    QUASH_RETURN_IF_ERROR(WriteWitness());
+  }
+  return store_->CompactAll([&] { return progress && progress(0, 0); });
+}
+
+Status StoredDatabase::StatsJson(std::string* out) const {
+  auto& self = const_cast<StoredDatabase&>(*this);  // loading is not a change
+  std::vector<std::shared_ptr<StoredCollection>> collections;
+  QUASH_RETURN_IF_ERROR(self.LoadAll(&collections));
+  nlohmann::ordered_json json;
+  json["path"] = directory_->path();
+  json["format_version"] = kFormatVersion;
+  json["durability"] = options_.durability == QUASH_DURABILITY_FULL ? "full" : "normal";
+  json["memory_budget_bytes"] = options_.memory_budget_bytes;
+  json["cache_bytes"] = cache_->used_bytes();
+  json["storage_memory_bytes"] = store_->memory_bytes();
+  json["disk_bytes"] = store_->disk_bytes();
+  json["sequence"] = store_->sequence();
+  json["collections"] = nlohmann::ordered_json::array();
+  for (const auto& collection : collections) {
+    quash_collection_info info;
+    const Status status = collection->Stats(&info);
+    if (status.code() == QUASH_NOT_FOUND) continue;
+    QUASH_RETURN_IF_ERROR(status);
+    json["collections"].push_back({{"name", collection->name()},
+                                   {"rows", info.rows},
+                                   {"dead_rows", info.dead_rows},
+                                   {"segments", info.segments},
+                                   {"tail_rows", info.tail_rows},
+                                   {"code_bytes", info.code_bytes},
+                                   {"rerank_bytes", info.rerank_bytes},
+                                   {"resident_bytes", info.resident_bytes},
+                                   {"hot_bytes", info.hot_bytes},
+                                   {"generation", info.generation}});
+  }
+  *out = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return Status();
+}
+
+}  // namespace quash

@@ -1,0 +1,197 @@
+// Several processes on one database: who may open, what each sees.
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "tests/capi/support.h"
+
+namespace capi_test {
+namespace {
+
+TEST_SUITE_BEGIN("processes");
+
+std::string Prepare(const TempDir& dir) {
+  const std::string path = dir / "a.qdb";
+  const Db db = Open(path);
+  const Collection rows = Create(db.get(), "rows", {.fields = SampleFields()});
+  REQUIRE_OK(quash_add(rows.get(), SampleRows(2000, 16, 0, 1).Get(), nullptr));
+  return path;
+}
+
+quash_status TryOpen(const std::string& path, quash_open_mode mode) {
+  quash_open_options options;
+  quash_open_options_init(&options);
+  options.mode = mode;
+  quash_db* db = nullptr;
+  const quash_status status = quash_open(path.c_str(), &options, &db);
+  if (status == QUASH_OK) REQUIRE_OK(quash_close(db));
+  return status;
+}
+
+TEST_CASE("a writer keeps everyone but followers out") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  {
+    const Db db = Open(path, QUASH_OPEN_READWRITE);
+    for (const char* mode : {"readwrite", "readonly"}) {
+      Child other({"open", path, mode});
+      const std::string line = other.ReadLine();
+      CHECK_MESSAGE(line.starts_with("QUASH_BUSY "), line);
+      CHECK_MESSAGE(line.find(path) != std::string::npos, line);
+      CHECK(other.Wait() == 1);
+      CHECK(TryOpen(path, QUASH_OPEN_READWRITE) == QUASH_BUSY);  // nor in this process
+      CHECK(TryOpen(path, QUASH_OPEN_READONLY) == QUASH_BUSY);
+    }
+    Child follower({"open", path, "follower"});
+    CHECK(follower.ReadLine() == "QUASH_OK");
+    CHECK(follower.Wait() == 0);
+    CHECK_OK(quash_verify(db.get(), nullptr));
+  }
+  Child after({"open", path, "readwrite"});
+  CHECK(after.ReadLine() == "QUASH_OK");
+  CHECK(after.Wait() == 0);
+}
+
+TEST_CASE("a killed writer leaves no lock behind") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  Child writer({"hold", path, "readwrite"});
+  REQUIRE(writer.ReadLine() == "QUASH_OK");
+  CHECK(TryOpen(path, QUASH_OPEN_READWRITE) == QUASH_BUSY);
+  writer.Kill();
+  CHECK(TryOpen(path, QUASH_OPEN_READWRITE) == QUASH_OK);
+}
+
+TEST_CASE("read-only handles share, in one process and in several") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  const Db first = Open(path, QUASH_OPEN_READONLY);
+  const Db second = Open(path, QUASH_OPEN_READONLY);
+  Child third({"hold", path, "readonly"});
+  REQUIRE(third.ReadLine() == "QUASH_OK");
+  CHECK((Dump(first.get()) == Dump(second.get())));
+  CHECK(TryOpen(path, QUASH_OPEN_READWRITE) == QUASH_BUSY);
+  CHECK(third.Wait() == 0);
+}
+
+// Every write on a handle for reading is refused, with the mode it is open in.
+void CheckRefusesWrites(quash_db* db, const char* how) {
+  const Collection rows = OpenCollection(db, "rows");
+  const Unchanged unchanged(db);
+  Rows batch = SampleRows(3, 16, 90000, 2);
+  const int64_t id = 1;
+  const quash_ids ids = {1, &id, nullptr};
+  uint64_t deleted = 77;
+  const quash_field field = {"extra", QUASH_FIELD_INT};
+  quash_collection_options options;
+  quash_collection_options_init(&options);
+  options.dim = 3;
+  quash_collection* collection = nullptr;
+  CHECK_FAILS(quash_add(rows.get(), batch.Get(), nullptr), QUASH_READONLY, how);
+  CHECK_FAILS(quash_upsert(rows.get(), batch.Get()), QUASH_READONLY, how);
+  CHECK_FAILS(quash_delete(rows.get(), &ids, &deleted), QUASH_READONLY, how);
+  CHECK_FAILS(quash_delete_where(rows.get(), "TRUE", &deleted), QUASH_READONLY, how);
+  CHECK_FAILS(quash_collection_add_field(rows.get(), &field), QUASH_READONLY, how);
+  CHECK_FAILS(quash_collection_create(db, "new", &options, &collection), QUASH_READONLY, how);
+  CHECK_FAILS(quash_collection_drop(db, "rows"), QUASH_READONLY, how);
+  CHECK_FAILS(quash_compact(db), QUASH_READONLY, how);
+  CHECK(deleted == 77);
+  CHECK(collection == nullptr);
+}
+
+TEST_CASE("a read-only handle writes nothing") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  const auto files = [&] {
+    std::string listing;
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
+      struct stat info;
+      REQUIRE(stat(entry.path().c_str(), &info) == 0);
+      names.push_back(fmt::format("{} {} {}.{}", entry.path().string(), info.st_size,
+                                  info.st_mtim.tv_sec, info.st_mtim.tv_nsec));
+    }
+    std::sort(names.begin(), names.end());
+    for (const std::string& name : names) listing += name + "\n";
+    return listing;
+  };
+  const std::string before = files();
+  {
+    const Db db = Open(path, QUASH_OPEN_READONLY);
+    CheckRefusesWrites(db.get(), "read-only");
+    CHECK_OK(quash_verify(db.get(), nullptr));
+    CHECK_OK(quash_checkpoint(db.get()));
+  }
+  CHECK(files() == before);
+}
+
+TEST_CASE("a follower sees the writer's batches after a refresh, each whole") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  Child writer({"write", path});
+  REQUIRE(writer.ReadLine() == "QUASH_OK");
+  const Db follower = Open(path, QUASH_OPEN_FOLLOWER);
+  const Collection rows = OpenCollection(follower.get(), "rows");
+  CHECK(Count(rows.get()) == 2000);
+  const auto tell = [&](const std::string& command) {
+    writer.Write(command);
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+  };
+  tell("add 500 10000 3");
+  CHECK(Count(rows.get()) == 2000);
+  REQUIRE_OK(quash_refresh(follower.get()));
+  CHECK(Count(rows.get()) == 2500);
+  CHECK(Count(rows.get(), "id >= 10000 AND fresh = TRUE") == 250);
+
+  tell("delete id < 1000");
+  tell("field note");
+  tell("add 3000 20000 4");
+  tell("compact");
+  REQUIRE_OK(quash_refresh(follower.get()));
+  CHECK(Count(rows.get()) == 4500);
+  CHECK(Count(rows.get(), "note IS NULL") == 4500);
+  CHECK(Count(rows.get(), "id < 1000") == 0);
+  const auto vectors = RandomVectors(3000, 16, 4);
+  int64_t id = 0;
+  float score = 0;
+  REQUIRE_OK(quash_search_into(rows.get(), vectors.data() + 123 * 16, 1, 1, nullptr, &id, &score,
+                               nullptr));
+  CHECK(id == 20123);
+
+  CheckRefusesWrites(follower.get(), "as follower");
+  // Many batches with refreshes in between: only ever whole ones.
+  for (int batch = 0; batch < 30; ++batch) {
+    writer.Write(fmt::format("add 100 {} {}", 100000 + 100 * batch, batch));
+    REQUIRE_OK(quash_refresh(follower.get()));
+    CHECK(Count(rows.get()) % 100 == 0);
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+  }
+  REQUIRE_OK(quash_refresh(follower.get()));
+  CHECK(Count(rows.get()) == 7500);
+  CHECK(writer.Wait() == 0);
+  // The writer has gone: what it left is still there.
+  REQUIRE_OK(quash_refresh(follower.get()));
+  CHECK(Count(rows.get()) == 7500);
+}
+
+TEST_CASE("a follower outlives its writer and follows the next one") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  const Db follower = Open(path, QUASH_OPEN_FOLLOWER);
+  const Collection rows = OpenCollection(follower.get(), "rows");
+  for (int64_t first : {10000, 20000, 30000}) {
+    Child writer({"write", path});
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    writer.Write(fmt::format("add 10 {} 5", first));
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    writer.Kill();
+    REQUIRE_OK(quash_refresh(follower.get()));
+    CHECK(Count(rows.get(), fmt::format("id >= {}", first).c_str()) == 10);
+  }
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace capi_test

@@ -1,0 +1,169 @@
+// Damaged files: what was stored comes back, or an error says that it does not.
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <random>
+
+#include "tests/capi/support.h"
+#include "tests/fault/options.h"
+#include "tests/fault/workload.h"
+
+namespace fault_test {
+namespace {
+
+namespace fs = std::filesystem;
+using capi_test::Child;
+using capi_test::Db;
+using capi_test::TempDir;
+
+std::string ReadFile(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+void WriteFile(const fs::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+// A database with sealed segments, deletes and a tail, closed, and its dump.
+struct Original {
+  explicit Original(const TempDir& dir) : path(dir / "original.qdb"), dump(dir / "dump") {
+    const Db db = capi_test::Open(path);
+    REQUIRE_OK(CreateCollections(db.get()));
+    Collections collections;
+    REQUIRE_OK(OpenCollections(db.get(), &collections));
+    for (int64_t number = 0; number < 60; ++number) {
+      REQUIRE_OK(Apply(db.get(), collections, /*seed=*/7, MakeBatch(7, number)));
+    }
+    FreeCollections(collections);
+    WriteFile(dump, capi_test::Dump(db.get()));
+  }
+  std::string path, dump;
+};
+
+// One line of a probe in a process of its own, split at the bar.
+struct Finding {
+  std::string outcome, verify;
+};
+
+Finding Probe(const std::string& path, const std::string& dump) {
+  Child child({"probe", path, dump});
+  const std::string line = child.ReadLine();
+  const int exit_code = child.Wait();
+  CHECK_MESSAGE(exit_code == 0, "the process ended with ", exit_code);
+  const size_t bar = line.find("|verify ");
+  if (bar == std::string::npos) return {line, ""};
+  return {line.substr(0, bar), line.substr(bar + 8)};
+}
+
+// The outcome must be honest whatever has been done to the file.
+void CheckFinding(const Finding& finding) {
+  INFO("outcome: ", finding.outcome, ", verify: ", finding.verify);
+  const auto says = [&](const char* start) {
+    return finding.outcome.starts_with(start) && finding.outcome.size() > strlen(start) + 10;
+  };
+  const bool refused =
+      says("refused QUASH_CORRUPT ") || says("refused QUASH_IO ") || says("refused QUASH_VERSION ");
+  const bool failed = says("failed QUASH_CORRUPT ") || says("failed QUASH_IO ");
+  CHECK((refused || failed || finding.outcome == "same"));
+  if (failed) CHECK((finding.verify == "QUASH_CORRUPT" || finding.verify == "QUASH_IO"));
+}
+
+void CopyDatabase(const std::string& from, const std::string& to) {
+  fs::remove_all(to);
+  fs::copy(from, to, fs::copy_options::recursive);
+}
+
+std::vector<fs::path> FilesOf(const std::string& path) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::recursive_directory_iterator(path)) {
+    if (entry.is_regular_file() && entry.file_size() > 0) {
+      files.push_back(fs::relative(entry.path(), path));
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+TEST_SUITE_BEGIN("damage");
+
+TEST_CASE("truncated, flipped, missing and foreign files are found out or do no harm") {
+  const TempDir dir;
+  const Original original(dir);
+  const std::string path = dir / "damaged.qdb";
+  std::mt19937_64 random(options().seed);
+  REQUIRE(Probe(original.path, original.dump).outcome == "same");
+  std::vector<std::pair<std::string, std::function<std::string(std::string)>>> damages = {
+      {"emptied", [](std::string) { return std::string(); }},
+      {"cut in half", [](std::string bytes) { return bytes.substr(0, bytes.size() / 2); }},
+      {"short by a byte", [](std::string bytes) { return bytes.substr(0, bytes.size() - 1); }},
+      {"of other bytes", [](std::string bytes) { return std::string(bytes.size(), '\x5a'); }},
+      {"with bytes added", [](std::string bytes) { return bytes + std::string(100, '\x5a'); }},
+  };
+  for (int flip = 0; flip < options().flips; ++flip) {
+    damages.emplace_back("with a bit flipped", [&random](std::string bytes) {
+      bytes[random() % bytes.size()] ^= static_cast<char>(1 << random() % 8);
+      return bytes;
+    });
+  }
+  int found = 0, harmless = 0;
+  for (const fs::path& file : FilesOf(original.path)) {
+    const std::string bytes = ReadFile(original.path / file);
+    for (const auto& [what, damage] : damages) {
+      CAPTURE(file.string());
+      CAPTURE(what);
+      CopyDatabase(original.path, path);
+      WriteFile(path / file, damage(bytes));
+      const Finding finding = Probe(path, original.dump);
+      CheckFinding(finding);
+      ++(finding.outcome == "same" ? harmless : found);
+    }
+    CAPTURE(file.string());
+    CopyDatabase(original.path, path);
+    fs::remove(path / file);
+    const Finding missing = Probe(path, original.dump);
+    CheckFinding(missing);
+    if (file.extension() == ".sst" || file.filename() == "CURRENT") {
+      CHECK(missing.outcome != "same");
+    }
+    // Being refused, it has not been "repaired": with its file back it is whole.
+    if (missing.outcome.starts_with("refused")) {
+      WriteFile(path / file, bytes);
+      CHECK(Probe(path, original.dump).outcome == "same");
+    }
+  }
+  CHECK(found > 0);
+  MESSAGE(found, " damages found, ", harmless, " harmless");
+}
+
+TEST_CASE("a damaged backup is not restored") {
+  const TempDir dir;
+  const Original original(dir);
+  const std::string backup = dir / "backup.qdb";
+  REQUIRE_OK(quash_backup(capi_test::Open(original.path).get(), backup.c_str()));
+  for (const fs::path& file : FilesOf(backup)) {
+    if (file.extension() != ".sst") continue;
+    CAPTURE(file.string());
+    const std::string bytes = ReadFile(backup / file);
+    std::string damaged = bytes;
+    damaged[damaged.size() / 3] ^= 4;
+    WriteFile(backup / file, damaged);
+    const quash_status status = quash_restore(backup.c_str(), (dir / "restored.qdb").c_str());
+    CHECK_MESSAGE(status == QUASH_CORRUPT, std::string(quash_status_name(status)), " ",
+                  std::string(quash_errmsg()));
+    CHECK_FALSE(fs::exists(dir / "restored.qdb"));
+    WriteFile(backup / file, bytes);
+  }
+  CHECK_OK(quash_restore(backup.c_str(), (dir / "restored.qdb").c_str()));
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace fault_test

@@ -1,0 +1,32 @@
+// Runs the fault tests: --cycles N and --flips N make them longer than in
+// ctest, --seed S repeats a run.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <cstdlib>
+#include <string>
+
+#include "tests/capi/support.h"
+#include "tests/fault/options.h"
+
+namespace fault_test {
+
+Options& options() {
+  static Options options;
+  return options;
+}
+
+}  // namespace fault_test
+
+int main(int argc, char** argv) {
+  if (const auto exit_code = capi_test::RunChildRole(argc, argv)) return *exit_code;
+  fault_test::Options& options = fault_test::options();
+  for (int i = 1; i + 1 < argc; ++i) {
+    const std::string name = argv[i];
+    const uint64_t value = std::strtoull(argv[i + 1], nullptr, 10);
+    if (name == "--cycles") options.cycles = static_cast<int>(value);
+    if (name == "--flips") options.flips = static_cast<int>(value);
+    if (name == "--seed") options.seed = value;
+  }
+  const int result = doctest::Context(argc, argv).run();
+  constexpr int kSkipped = 77;  // to ctest
+  return result == 0 && options.skipped ? kSkipped : result;
+}

@@ -1,0 +1,17 @@
+// Settings of a run of the fault tests.
+#pragma once
+
+#include <cstdint>
+
+namespace fault_test {
+
+struct Options {
+  int cycles = 15;  // of killing and reopening
+  int flips = 4;    // random bits flipped per file
+  uint64_t seed = 1;
+  bool skipped = false;  // set by a test that this machine cannot run
+};
+
+Options& options();
+
+}  // namespace fault_test

@@ -1,0 +1,133 @@
+// What the fault tests run in another process:
+//   crash-write PATH SEED FIRST full|normal   batches from FIRST on for ever,
+//       each between the lines "B number" and "A number"
+//   limited-write PATH SEED FIRST BYTES       the same with files limited to
+//       BYTES; at the first failure what the handle then does
+//   probe PATH DUMP                           opens, reads everything, compares
+//       with the text in the file DUMP, and prints what came of it
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include "tests/capi/support.h"
+#include "tests/fault/workload.h"
+
+namespace capi_test {
+namespace {
+
+using fault_test::Batch;
+using fault_test::Collections;
+
+void Say(const std::string& line) {
+  std::puts(line.c_str());
+  std::fflush(stdout);
+}
+
+std::string Outcome(quash_status status) {
+  return fmt::format("{} {}", quash_status_name(status), status == QUASH_OK ? "" : quash_errmsg());
+}
+
+quash_status OpenPath(const char* path, quash_open_mode mode, quash_durability durability,
+                      quash_db** db) {
+  quash_open_options options;
+  quash_open_options_init(&options);
+  options.mode = mode;
+  options.durability = durability;
+  return quash_open(path, &options, db);
+}
+
+int Write(char** argv, bool limited) {
+  const uint64_t seed = std::stoull(argv[4]);
+  const int64_t first = std::stoll(argv[5]);
+  const bool full = std::string(argv[6]) == "full";
+  quash_db* db = nullptr;
+  Collections collections;
+  quash_status status = OpenPath(argv[3], QUASH_OPEN_READWRITE,
+                                 full ? QUASH_DURABILITY_FULL : QUASH_DURABILITY_NORMAL, &db);
+  if (status == QUASH_OK) status = fault_test::OpenCollections(db, &collections);
+  if (status != QUASH_OK) {
+    Say("E open " + Outcome(status));
+    return 1;
+  }
+  if (limited) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit = {std::stoull(argv[6]), RLIM_INFINITY};
+    setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  for (int64_t number = first;; ++number) {
+    const Batch batch = fault_test::MakeBatch(seed, number);
+    Say(fmt::format("B {}", number));
+    status = fault_test::Apply(db, collections, seed, batch);
+    if (status != QUASH_OK) break;
+    Say(fmt::format("A {}", number));
+  }
+  if (!limited) {
+    Say("E " + Outcome(status));
+    return 1;
+  }
+  Say("F " + Outcome(status));
+  // The next write is refused too; reading goes on.
+  Batch again;
+  again.kind = Batch::Kind::kAdd;
+  again.number = 1;
+  again.ids = {-1};
+  Say("W " + Outcome(fault_test::Apply(db, collections, seed, again)));
+  std::string dump;
+  Say("R " + Outcome(TryDump(db, &dump)));
+  fault_test::FreeCollections(collections);
+  Say("C " + Outcome(quash_close(db)));
+  return 0;
+}
+
+// "same", "refused STATUS message" at open, "failed STATUS message" in reading,
+// or "loss": other contents without an error.
+int Probe(char** argv) {
+  std::ifstream file(argv[4]);
+  const std::string expected((std::istreambuf_iterator<char>(file)),
+                             std::istreambuf_iterator<char>());
+  quash_db* db = nullptr;
+  const quash_status opened = OpenPath(argv[3], QUASH_OPEN_READWRITE, QUASH_DURABILITY_NORMAL, &db);
+  if (opened != QUASH_OK) {
+    Say("refused " + Outcome(opened));
+    return 0;
+  }
+  std::string dump;
+  const quash_status read = TryDump(db, &dump);
+  std::string line = read != QUASH_OK   ? "failed " + Outcome(read)
+                     : dump == expected ? "same"
+                                        : "loss";
+  // Searches of damaged data may fail, but not end the process.
+  quash_collection* numbers = nullptr;
+  if (quash_collection_open(db, "numbers", &numbers) == QUASH_OK) {
+    const auto query = fault_test::VectorOf(1, {0, 0});
+    quash_result* result = nullptr;
+    if (quash_search(numbers, query.data(), 1, 10, nullptr, &result) == QUASH_OK) {
+      quash_result_free(result);
+    }
+    quash_collection_free(numbers);
+  }
+  char* report = nullptr;
+  const quash_status verified = quash_verify(db, &report);
+  quash_free(report);
+  line += fmt::format("|verify {}", quash_status_name(verified));
+  (void)quash_close(db);
+  Say(line);
+  return 0;
+}
+
+}  // namespace
+
+std::optional<int> RunChildRole(int argc, char** argv) {
+  if (argc < 4 || std::string(argv[1]) != "--child") return std::nullopt;
+  const std::string role = argv[2];
+  if (role == "crash-write" && argc == 7) return Write(argv, /*limited=*/false);
+  if (role == "limited-write" && argc == 7) return Write(argv, /*limited=*/true);
+  if (role == "probe" && argc == 5) return Probe(argv);
+  return 2;
+}
+
+}  // namespace capi_test

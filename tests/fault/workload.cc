@@ -1,0 +1,192 @@
+#include "tests/fault/workload.h"
+
+#include <fmt/format.h>
+
+#include <random>
+
+namespace fault_test {
+namespace {
+
+constexpr int64_t kIdSpan = 4000;  // upserts and deletes hit ids below it
+constexpr int64_t kBuckets = 50;
+
+int64_t BucketOf(Origin origin) { return (origin.batch * 31 + origin.row) % kBuckets; }
+
+std::mt19937_64 RandomOf(uint64_t seed, int64_t number) {
+  std::seed_seq sequence{seed, static_cast<uint64_t>(number)};
+  return std::mt19937_64(sequence);
+}
+
+quash_status Write(quash_collection* collection, uint64_t seed, const Batch& batch,
+                   bool string_ids) {
+  std::vector<float> vectors;
+  std::vector<std::string> names, metadata, documents;
+  for (size_t i = 0; i < batch.ids.size(); ++i) {
+    const Origin origin = {batch.number, static_cast<int64_t>(i)};
+    const auto vector = VectorOf(seed, origin);
+    vectors.insert(vectors.end(), vector.begin(), vector.end());
+    names.push_back(NameOf(batch.ids[i]));
+    metadata.push_back(fmt::format(R"({{"batch":{},"row":{},"bucket":{}}})", origin.batch,
+                                   origin.row, BucketOf(origin)));
+    documents.push_back(DocumentOf(origin));
+  }
+  const auto pointers = [](const std::vector<std::string>& texts) {
+    std::vector<const char*> result;
+    for (const std::string& text : texts) result.push_back(text.c_str());
+    return result;
+  };
+  const auto name_pointers = pointers(names);
+  const auto metadata_pointers = pointers(metadata);
+  const auto document_pointers = pointers(documents);
+  quash_rows rows;
+  quash_rows_init(&rows);
+  rows.n = batch.ids.size();
+  if (string_ids) {
+    rows.string_ids = name_pointers.data();
+  } else {
+    rows.int_ids = batch.ids.data();
+  }
+  rows.vectors = vectors.data();
+  rows.metadata = metadata_pointers.data();
+  rows.documents = document_pointers.data();
+  return batch.kind == Batch::Kind::kAdd ? quash_add(collection, &rows, nullptr)
+                                         : quash_upsert(collection, &rows);
+}
+
+quash_status Delete(quash_collection* collection, const Batch& batch, bool string_ids) {
+  std::vector<std::string> names;
+  std::vector<const char*> pointers;
+  for (const int64_t id : batch.ids) names.push_back(NameOf(id));
+  for (const std::string& name : names) pointers.push_back(name.c_str());
+  quash_ids ids = {batch.ids.size(), nullptr, nullptr};
+  if (string_ids) {
+    ids.string_ids = pointers.data();
+  } else {
+    ids.int_ids = batch.ids.data();
+  }
+  return quash_delete(collection, &ids, nullptr);
+}
+
+}  // namespace
+
+std::vector<float> VectorOf(uint64_t seed, Origin origin) {
+  std::seed_seq sequence{seed, static_cast<uint64_t>(origin.batch),
+                         static_cast<uint64_t>(origin.row)};
+  std::minstd_rand random(sequence);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> vector(kDim);
+  for (float& x : vector) x = uniform(random);
+  return vector;
+}
+
+std::string DocumentOf(Origin origin) {
+  return fmt::format("row {} of batch {}", origin.row, origin.batch);
+}
+
+Batch MakeBatch(uint64_t seed, int64_t number) {
+  std::mt19937_64 random = RandomOf(seed, number);
+  Batch batch;
+  batch.number = number;
+  const uint64_t dice = random() % 100;
+  if (dice < 4) {
+    batch.kind = Batch::Kind::kCompact;
+  } else if (dice < 8) {
+    batch.kind = Batch::Kind::kCheckpoint;
+  } else if (dice < 14) {
+    batch.kind = Batch::Kind::kDeleteWhere;
+    batch.bucket = static_cast<int64_t>(random() % kBuckets);
+  } else {
+    // Mostly small, at times enough to seal a segment.
+    const size_t rows = random() % 20 == 0 ? 500 + random() % 2500 : 1 + random() % 60;
+    if (dice < 30) {
+      batch.kind = Batch::Kind::kAdd;  // ids of its own
+      for (size_t i = 0; i < rows; ++i) {
+        batch.ids.push_back(1'000'000 + number * 10'000 + static_cast<int64_t>(i));
+      }
+    } else {
+      batch.kind = dice < 80 ? Batch::Kind::kUpsert : Batch::Kind::kDelete;
+      const int64_t first = static_cast<int64_t>(random() % kIdSpan);
+      const int64_t stride = 1 + static_cast<int64_t>(random() % 3);
+      for (size_t i = 0; i < rows; ++i) {
+        batch.ids.push_back(first + stride * static_cast<int64_t>(i));
+      }
+    }
+  }
+  return batch;
+}
+
+bool IsForNames(const Batch& batch) { return batch.number % 3 == 0; }
+
+std::string NameOf(int64_t id) { return fmt::format("name-{:07}", id); }
+
+quash_status CreateCollections(quash_db* db) {
+  const quash_field fields[] = {
+      {"batch", QUASH_FIELD_INT}, {"row", QUASH_FIELD_INT}, {"bucket", QUASH_FIELD_INT}};
+  quash_collection_options options;
+  quash_collection_options_init(&options);
+  options.dim = kDim;
+  options.metric = QUASH_METRIC_L2;
+  options.rerank = QUASH_RERANK_F32;
+  options.fields = fields;
+  options.num_fields = 3;
+  const quash_status status = quash_collection_create(db, "numbers", &options, nullptr);
+  if (status != QUASH_OK) return status;
+  options.metric = QUASH_METRIC_IP;
+  options.id_type = QUASH_ID_STRING;
+  options.rerank = QUASH_RERANK_NONE;
+  return quash_collection_create(db, "names", &options, nullptr);
+}
+
+quash_status OpenCollections(quash_db* db, Collections* collections) {
+  const quash_status status = quash_collection_open(db, "numbers", &collections->numbers);
+  if (status != QUASH_OK) return status;
+  return quash_collection_open(db, "names", &collections->names);
+}
+
+void FreeCollections(const Collections& collections) {
+  quash_collection_free(collections.numbers);
+  quash_collection_free(collections.names);
+}
+
+quash_status Apply(quash_db* db, const Collections& collections, uint64_t seed,
+                   const Batch& batch) {
+  const bool for_names = IsForNames(batch);
+  quash_collection* target = for_names ? collections.names : collections.numbers;
+  switch (batch.kind) {
+    case Batch::Kind::kUpsert:
+    case Batch::Kind::kAdd:
+      return Write(target, seed, batch, for_names);
+    case Batch::Kind::kDelete:
+      return Delete(target, batch, for_names);
+    case Batch::Kind::kDeleteWhere:
+      return quash_delete_where(target, fmt::format("bucket = {}", batch.bucket).c_str(), nullptr);
+    case Batch::Kind::kCompact:
+      return quash_compact(db);
+    case Batch::Kind::kCheckpoint:
+      return quash_checkpoint(db);
+  }
+  return QUASH_INTERNAL;
+}
+
+void Model::Apply(const Batch& batch) {
+  auto& rows = IsForNames(batch) ? names : numbers;
+  switch (batch.kind) {
+    case Batch::Kind::kUpsert:
+    case Batch::Kind::kAdd:
+      for (size_t i = 0; i < batch.ids.size(); ++i) {
+        rows[batch.ids[i]] = {batch.number, static_cast<int64_t>(i)};
+      }
+      break;
+    case Batch::Kind::kDelete:
+      for (const int64_t id : batch.ids) rows.erase(id);
+      break;
+    case Batch::Kind::kDeleteWhere:
+      std::erase_if(rows, [&](const auto& row) { return BucketOf(row.second) == batch.bucket; });
+      break;
+    case Batch::Kind::kCompact:
+    case Batch::Kind::kCheckpoint:
+      break;
+  }
+}
+
+}  // namespace fault_test

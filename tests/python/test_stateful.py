@@ -1,0 +1,144 @@
+"""Random sequences of calls against a dict and NumPy."""
+
+import shutil
+import tempfile
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import quashdb
+
+DIM = 5
+IDS = st.integers(0, 30)
+COORDINATES = st.integers(-8, 8)  # exact in every tier, so that ties are ties
+VECTORS = st.lists(COORDINATES, min_size=DIM, max_size=DIM)
+YEARS = st.none() | st.integers(2000, 2004)
+DOCUMENTS = st.none() | st.sampled_from(["", "ü", "text"])
+ROWS = st.dictionaries(IDS, st.tuples(VECTORS, YEARS, DOCUMENTS), min_size=1, max_size=12)
+
+
+class Model(RuleBasedStateMachine):
+    """self.rows: id to (vector, year, document) in insertion order."""
+
+    @initialize(id_type=st.sampled_from(["int64", "string"]), bits=st.integers(1, 4))
+    def start(self, id_type, bits):
+        self.folder = tempfile.mkdtemp()
+        self.db = quashdb.open(self.folder + "/db", durability="normal")
+        self.collection = self.db.create_collection(
+            "a", DIM, "l2", id_type, bits, "f32", fields={"year": int}
+        )
+        self.key = str if id_type == "string" else int
+        self.rows = {}
+        self.backups = 0
+
+    def teardown(self):
+        if hasattr(self, "db"):
+            self.db.close()
+            shutil.rmtree(self.folder)
+
+    def _columns(self, rows):
+        return (
+            [self.key(id) for id in rows],
+            [row[0] for row in rows.values()],
+            [None if row[1] is None else {"year": row[1]} for row in rows.values()],
+            [row[2] for row in rows.values()],
+        )
+
+    @rule(rows=ROWS)
+    def add(self, rows):
+        rows = {self.key(id): row for id, row in rows.items()}
+        try:
+            self.collection.add(*self._columns(rows))
+        except quashdb.ExistsError:
+            assert rows.keys() & self.rows.keys()
+        else:
+            assert not rows.keys() & self.rows.keys()
+            self.rows.update(rows)
+
+    @rule(rows=ROWS)
+    def upsert(self, rows):
+        rows = {self.key(id): row for id, row in rows.items()}
+        self.collection.upsert(*self._columns(rows))
+        for id, row in rows.items():
+            self.rows.pop(id, None)
+            self.rows[id] = row
+
+    @rule(ids=st.lists(IDS, max_size=8))
+    def delete(self, ids):
+        ids = [self.key(id) for id in ids]
+        assert self.collection.delete(ids) == len(self.rows.keys() & set(ids))
+        for id in ids:
+            self.rows.pop(id, None)
+
+    @rule(year=st.integers(2000, 2004))
+    def delete_where(self, year):
+        doomed = [id for id, row in self.rows.items() if row[1] is not None and row[1] < year]
+        assert self.collection.delete(where={"year": {"$lt": year}}) == len(doomed)
+        for id in doomed:
+            del self.rows[id]
+
+    @rule(query=VECTORS, k=st.integers(1, 40), year=YEARS, exact=st.booleans())
+    def search(self, query, k, year, exact):
+        where = None if year is None else {"year": {"$gte": year}}
+        rows = {
+            id: row for id, row in self.rows.items()
+            if year is None or (row[1] is not None and row[1] >= year)
+        }  # fmt: skip
+        scores = {id: -float(np.sum((np.array(row[0]) - query) ** 2)) for id, row in rows.items()}
+        expected = sorted(rows, key=lambda id: (-scores[id], self._order(id)))[:k]
+        # Every row a candidate: the staged search has nothing left to miss.
+        hits = self.collection.query(query, k, where, exact=exact, candidates=1000,
+                                     rerank_candidates=1000)[0]  # fmt: skip
+        assert [self.key(id) for id in hits.ids] == expected
+        assert hits.scores.tolist() == [scores[id] for id in expected]
+        assert hits.documents == [rows[id][2] for id in expected]
+
+    @rule()
+    def compact(self):
+        self.db.compact()
+
+    @rule(mode=st.sampled_from(["create", "readwrite"]))
+    def reopen(self, mode):
+        self.db.close()
+        self.db = quashdb.open(self.folder + "/db", mode, "normal")
+        self.collection = self.db["a"]
+
+    @precondition(lambda self: self.backups < 2)
+    @rule()
+    def back_up_and_go_on_in_the_copy(self):
+        self.backups += 1
+        copy = f"{self.folder}/copy{self.backups}"
+        self.db.backup(copy)
+        self.db.close()
+        shutil.rmtree(self.folder + "/db")
+        quashdb.restore(copy, self.folder + "/db")
+        self.db = quashdb.open(self.folder + "/db", "readwrite", "normal")
+        self.collection = self.db["a"]
+
+    @rule()
+    def verify(self):
+        report = self.db.verify()
+        assert report["ok"] and report["rows"] == len(self.rows)
+
+    @invariant()
+    def agrees(self):
+        if not hasattr(self, "rows"):
+            return
+        assert len(self.collection) == len(self.rows)
+        found = self.collection.get(include=("metadatas", "documents", "vectors"))
+        got = {
+            self.key(row.id): (row.vector.tolist(), row.metadata.get("year"), row.document)
+            for row in found
+        }
+        assert got == self.rows
+        ids = [self.key(id) for id in range(31)]
+        assert self.collection.contains(ids).tolist() == [id in self.rows for id in ids]
+
+    def _order(self, id):
+        return id.encode() if isinstance(id, str) else id
+
+
+Model.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestModel = Model.TestCase
