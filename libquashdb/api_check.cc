@@ -56,6 +56,27 @@ Status CheckVectors(const float* vectors, size_t n, const CollectionSpec& spec, 
   return Status();
 }
 
+Status CheckFitsRerank(const float* vectors, size_t n, const CollectionSpec& spec) {
+  // Unit vectors always fit, and int8 rows have a scale each.
+  if (spec.rerank != QUASH_RERANK_F16 || spec.metric == QUASH_METRIC_COSINE) return Status();
+  constexpr float kLargestF16 = 65504;
+  const size_t dim = spec.dim;
+  for (size_t row = 0; row < n; ++row) {
+    const float* vector = vectors + row * dim;
+    float largest = 0;
+    for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(vector[i]));
+    if (largest <= kLargestF16) continue;
+    const size_t at = std::find_if(vector, vector + dim, [](float x) {
+                        return std::fabs(x) > kLargestF16;
+                      }) - vector;
+    return Error(QUASH_INVALID,
+                 "vector {} has {} at coordinate {}, the float16 rerank tier holds up to 65504: "
+                 "scale the vectors or make the collection with rerank f32",
+                 row, vector[at], at);
+  }
+  return Status();
+}
+
 Status CheckStringId(const char* id, size_t row, std::string* out) {
   if (id == nullptr) return Error(QUASH_INVALID, "id {} is NULL, expected a string", row);
   const size_t length = strnlen(id, QUASH_ID_BYTES_MAX + 1);

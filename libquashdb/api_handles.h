@@ -111,6 +111,9 @@ Status CheckStringId(const char* id, size_t row, std::string* out);
 // names the rows in messages ("vector", "query").
 Status CheckVectors(const float* vectors, size_t n, const CollectionSpec& spec, const char* what);
 
+// Refuses vectors that the rerank tier of `spec` cannot represent.
+Status CheckFitsRerank(const float* vectors, size_t n, const CollectionSpec& spec);
+
 // Bounds the length of a filter before anything reads it.
 Status CheckFilterText(const char* filter, std::string_view* text);
 

@@ -110,6 +110,7 @@ Status Write(quash::Collection& collection, const quash_rows* given, quash::Writ
     QUASH_RETURN_IF_ERROR(CheckDistinct(batch.ids, spec.id_type));
   }
   QUASH_RETURN_IF_ERROR(quash::CheckVectors(rows.vectors, rows.n, spec, "vector"));
+  QUASH_RETURN_IF_ERROR(quash::CheckFitsRerank(rows.vectors, rows.n, spec));
   QUASH_RETURN_IF_ERROR(ParseRecords(rows, spec, &batch.records));
 
   std::vector<Id> assigned;

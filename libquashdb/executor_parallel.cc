@@ -25,7 +25,11 @@ Status RunCaught(const std::function<Status(size_t)>& body, size_t i) noexcept {
 }  // namespace
 
 size_t ThreadCount(uint32_t threads) {
-  const size_t wanted = threads != 0 ? threads : static_cast<size_t>(omp_get_max_threads());
+  // omp_get_num_procs() knows of CPUs taken away since libgomp was loaded, where
+  // its threads would spin for each other's core.
+  const size_t wanted = threads != 0 ? threads
+                                     : static_cast<size_t>(std::min(omp_get_max_threads(),
+                                                                    omp_get_num_procs()));
   return std::clamp<size_t>(wanted, 1, 256);
 }
 

@@ -58,7 +58,7 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
   rocksdb::ColumnFamilyOptions options;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   options.write_buffer_size = std::max<uint64_t>(write_buffer_bytes / 2, 4u << 20);
-  options.max_write_buffer_number = 3;
+  options.max_write_buffer_number = 2;
   // Codes look random; text does not.
   const bool text = family == Family::kDocs || family == Family::kMetaIndex;
   options.compression = text ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;

@@ -72,7 +72,8 @@ Status LocateSlot(std::span<const SegmentView> segments, uint64_t slot,
   return Status();
 }
 
-Status StoredCollection::Load(StoredDatabase* database, const CatalogEntry& entry,
+Status StoredCollection::Load(StoredDatabase* database, std::shared_ptr<Store> store,
+                              const CatalogEntry& entry,
                               std::shared_ptr<StoredCollection>* out) {
   std::shared_ptr<StoredCollection> collection(
       new StoredCollection(database, entry.spec.name));
@@ -88,7 +89,7 @@ Status StoredCollection::Load(StoredDatabase* database, const CatalogEntry& entr
     return Damaged(entry.spec.name, e.what());
   }
   collection->context_ = std::make_shared<SegmentContext>();
-  collection->context_->store = database->store();
+  collection->context_->store = std::move(store);
   collection->context_->cache = database->cache();
   collection->context_->layout = collection->quantizer_->layout();
   collection->context_->spec = collection->spec_;
@@ -223,7 +224,6 @@ void StoredCollection::Publish(CollectionDraft* draft) {
 }
 
 void StoredCollection::Detach() {
-  const std::lock_guard lock(database_->publish_mutex());
   detached_ = true;
   handed_out_.reset();
   published_.reset();
@@ -231,7 +231,6 @@ void StoredCollection::Detach() {
 }
 
 void StoredCollection::Adopt(StoredCollection* fresh) {
-  const std::lock_guard lock(database_->publish_mutex());
   entry_ = fresh->entry_;
   state_ = fresh->state_;
   spec_ = fresh->spec_;

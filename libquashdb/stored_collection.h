@@ -22,8 +22,8 @@ class StoredDatabase;
 class StoredCollection final : public Collection {
  public:
   // Reads the state of collection `number` and checks that its parts are there.
-  static Status Load(StoredDatabase* database, const CatalogEntry& entry,
-                     std::shared_ptr<StoredCollection>* out);
+  static Status Load(StoredDatabase* database, std::shared_ptr<Store> store,
+                     const CatalogEntry& entry, std::shared_ptr<StoredCollection>* out);
 
   Status GetSnapshot(SnapshotRef* out) const override;
   Status Write(const WriteBatch& batch, WriteMode mode, const Progress& progress,
@@ -44,6 +44,7 @@ class StoredCollection final : public Collection {
   Status Verify(const Progress& progress, uint64_t* bytes,
                 std::vector<std::string>* problems) const;
   // After a drop or a close: later calls fail and nothing of the store is held.
+  // Under the publish lock, as Adopt().
   void Detach();
 
   // Takes over the freshly loaded state of the same collection.

@@ -63,22 +63,29 @@ StoredDatabase::StoredDatabase(std::unique_ptr<DatabaseDirectory> directory,
 
 StoredDatabase::~StoredDatabase() { (void)Close(); }
 
-Status StoredDatabase::Start() {
-  Store::Options store_options;
-  store_options.in_memory = directory_->in_memory();
-  store_options.create = directory_->is_new();
-  if (options_.mode == QUASH_OPEN_READONLY) store_options.access = Store::Access::kReadOnly;
-  if (options_.mode == QUASH_OPEN_FOLLOWER) store_options.access = Store::Access::kFollower;
+Store::Options StoredDatabase::MakeStoreOptions() const {
+  Store::Options options;
+  options.in_memory = directory_->in_memory();
+  options.create = directory_->is_new();
+  if (options_.mode == QUASH_OPEN_READONLY) options.access = Store::Access::kReadOnly;
+  if (options_.mode == QUASH_OPEN_FOLLOWER) options.access = Store::Access::kFollower;
+  // Of a budget, an eighth buffers writes (twice that while a flush runs), an
+  // eighth caches RocksDB's blocks and three eighths hold parts; the rest is for
+  // what is being read and written.
   const uint64_t budget = options_.memory_budget_bytes;
-  // Of a budget, a quarter buffers writes, an eighth caches RocksDB's blocks
-  // and half holds parts; the rest is for what is being read and written.
-  store_options.block_cache_bytes = budget == 0 ? kDefaultBlockCache : budget / 8;
-  store_options.write_buffer_bytes = budget == 0 ? kDefaultWriteBuffers : budget / 4;
-  cache_ = std::make_shared<PartCache>(budget == 0 ? UINT64_MAX : budget / 2);
+  options.block_cache_bytes = budget == 0 ? kDefaultBlockCache : budget / 8;
+  options.write_buffer_bytes = budget == 0 ? kDefaultWriteBuffers : budget / 8;
+  return options;
+}
+
+Status StoredDatabase::Start() {
+  const uint64_t budget = options_.memory_budget_bytes;
+  cache_ = std::make_shared<PartCache>(budget == 0 ? UINT64_MAX : budget / 8 * 3);
+  const Store::Options store_options = MakeStoreOptions();
   QUASH_RETURN_IF_ERROR(Store::Open(directory_->data_path(), store_options, &store_));
 
   uint64_t stored_commit = 0;
-  QUASH_RETURN_IF_ERROR(CheckCommitNumbers(&stored_commit));
+  QUASH_RETURN_IF_ERROR(CheckCommitNumbers(*store_, &stored_commit));
   if (directory_->is_new()) {
     if (stored_commit > 0) {
       return Error(QUASH_CORRUPT, "{} is damaged: quashdb.witness is missing",
@@ -96,11 +103,8 @@ Status StoredDatabase::Start() {
   }
   commit_number_ = stored_commit;
   durable_commit_ = stored_commit;
-  QUASH_RETURN_IF_ERROR(ReadCatalog());
-  {
-    const std::lock_guard lock(publish_mutex_);
-    view_ = store_->NewView();
-  }
+  QUASH_RETURN_IF_ERROR(ReadCatalog(*store_, &entries_, &next_collection_));
+  view_ = store_->NewView();
   const bool is_writer = store_options.access == Store::Access::kReadWrite;
   if (directory_->is_new()) QUASH_RETURN_IF_ERROR(directory_->WriteWitness(0));
   if (is_writer && !directory_->in_memory() && options_.durability == QUASH_DURABILITY_FULL) {
@@ -109,13 +113,13 @@ Status StoredDatabase::Start() {
   return Status();
 }
 
-Status StoredDatabase::CheckCommitNumbers(uint64_t* commit_number) const {
+Status StoredDatabase::CheckCommitNumbers(const Store& store, uint64_t* commit_number) const {
   bool first = true;
   for (const Family family : kMarked) {
     rocksdb::PinnableSlice value;
     bool found = false;
     uint64_t number = 0;
-    QUASH_RETURN_IF_ERROR(store_->Get(family, kCommitKey, nullptr, &value, &found));
+    QUASH_RETURN_IF_ERROR(store.Get(family, kCommitKey, nullptr, &value, &found));
     std::string_view bytes(value.data(), value.size());
     if (found && (!TakeBigEndian(&bytes, &number) || !bytes.empty())) {
       return Error(QUASH_CORRUPT, "{} is damaged: bad commit number", directory_->path());
@@ -132,22 +136,22 @@ Status StoredDatabase::CheckCommitNumbers(uint64_t* commit_number) const {
   return Status();
 }
 
-Status StoredDatabase::ReadCatalog() {
-  const std::lock_guard lock(collections_mutex_);
+Status StoredDatabase::ReadCatalog(const Store& store, CatalogEntries* entries,
+                                   uint32_t* next_collection) const {
   rocksdb::PinnableSlice value;
   bool found = false;
   uint64_t next = 1;
-  QUASH_RETURN_IF_ERROR(store_->Get(Family::kCatalog, kNextCollectionKey, nullptr, &value, &found));
+  QUASH_RETURN_IF_ERROR(store.Get(Family::kCatalog, kNextCollectionKey, nullptr, &value, &found));
   std::string_view bytes(value.data(), value.size());
   if (found && (!TakeBigEndian(&bytes, &next) || next == 0 || next > UINT32_MAX)) {
     return Error(QUASH_CORRUPT, "{} is damaged: bad collection number", directory_->path());
   }
-  next_collection_ = static_cast<uint32_t>(next);
-  std::map<std::string, CatalogEntry, std::less<>> entries;
+  *next_collection = static_cast<uint32_t>(next);
+  entries->clear();
   // One seek per collection: segments lie between the entries.
-  for (uint32_t number = 1; number < next_collection_; ++number) {
+  for (uint32_t number = 1; number < next; ++number) {
     QUASH_RETURN_IF_ERROR(
-        store_->Get(Family::kCatalog, CatalogKey(number, 'c'), nullptr, &value, &found));
+        store.Get(Family::kCatalog, CatalogKey(number, 'c'), nullptr, &value, &found));
     if (!found) continue;  // dropped
     CatalogEntry entry;
     QUASH_RETURN_IF_ERROR(DecodeCatalogEntry({value.data(), value.size()}, &entry));
@@ -155,9 +159,8 @@ Status StoredDatabase::ReadCatalog() {
       return Error(QUASH_CORRUPT, "{} is damaged: a catalog entry is misplaced",
                    directory_->path());
     }
-    entries.emplace(entry.spec.name, std::move(entry));
+    entries->emplace(entry.spec.name, std::move(entry));
   }
-  entries_ = std::move(entries);
   return Status();
 }
 
@@ -207,7 +210,7 @@ Status StoredDatabase::LoadCollection(std::string_view name,
                  Suggestion(name, names));
   }
   std::shared_ptr<StoredCollection> collection;
-  QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, entry->second, &collection));
+  QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, store_, entry->second, &collection));
   collections_.emplace(std::string(name), collection);
   const std::lock_guard handed_out_lock(handed_out_mutex_);
   loaded_.push_back(collection.get());
@@ -279,10 +282,11 @@ Status StoredDatabase::DropCollection(std::string_view name) {
   }
   QUASH_RETURN_IF_ERROR(Commit(&batch, [] {}));
   {
+    const std::lock_guard publish_lock(publish_mutex_);
     const std::lock_guard handed_out_lock(handed_out_mutex_);
     std::erase(loaded_, collection.get());
+    collection->Detach();
   }
-  collection->Detach();
   collections_.erase(collections_.find(name));
   entries_.erase(entries_.find(name));
   return Status();
@@ -297,15 +301,9 @@ Status StoredDatabase::ListCollections(std::vector<std::string>* names) const {
 
 Status StoredDatabase::Refresh() {
   if (options_.mode != QUASH_OPEN_FOLLOWER) return Status();
-  // Loaded collections start over from what the writer has committed by now;
-  // snapshots that are held keep the store they were taken from.
-  DetachAll();
-  {
-    const std::lock_guard lock(publish_mutex_);
-    view_.reset();
-  }
   // The writer may replace files between two reads of ours, which shows as a
   // missing file or as families at different commits: the next look is whole.
+  // Until one is, all stays as it was.
   Status status;
   for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
     if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
@@ -318,21 +316,43 @@ Status StoredDatabase::Refresh() {
 // A new secondary instance each time: one that catches up in place goes on
 // reading keys from its memtable that the writer has since replaced in tables.
 Status StoredDatabase::FollowLatest() {
-  Store::Options store_options;
-  store_options.access = Store::Access::kFollower;
-  const uint64_t budget = options_.memory_budget_bytes;
-  store_options.block_cache_bytes = budget == 0 ? kDefaultBlockCache : budget / 8;
-  store_options.write_buffer_bytes = budget == 0 ? kDefaultWriteBuffers : budget / 4;
-  std::shared_ptr<Store> fresh;
-  QUASH_RETURN_IF_ERROR(Store::Open(directory_->data_path(), store_options, &fresh));
-  store_ = std::move(fresh);
-  QUASH_RETURN_IF_ERROR(CheckCommitNumbers(&commit_number_));
-  QUASH_RETURN_IF_ERROR(ReadCatalog());
-  {
-    const std::lock_guard lock(publish_mutex_);
-    view_ = store_->NewView();
+  std::shared_ptr<Store> store;
+  QUASH_RETURN_IF_ERROR(Store::Open(directory_->data_path(), MakeStoreOptions(), &store));
+  uint64_t commit_number = 0;
+  QUASH_RETURN_IF_ERROR(CheckCommitNumbers(*store, &commit_number));
+  CatalogEntries entries;
+  uint32_t next_collection = 1;
+  QUASH_RETURN_IF_ERROR(ReadCatalog(*store, &entries, &next_collection));
+
+  const std::lock_guard lock(collections_mutex_);
+  std::map<std::string, std::shared_ptr<StoredCollection>, std::less<>> fresh;
+  for (const auto& [name, loaded] : collections_) {
+    const auto entry = entries.find(name);
+    if (entry == entries.end() || entry->second.spec.number != loaded->number()) continue;
+    QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, store, entry->second, &fresh[name]));
   }
-  return ReloadAll();
+
+  // Nothing fails from here on. Snapshots that are held keep the store they were
+  // taken from.
+  const std::lock_guard publish_lock(publish_mutex_);
+  const std::lock_guard handed_out_lock(handed_out_mutex_);
+  store_ = std::move(store);
+  view_ = store_->NewView();
+  commit_number_ = commit_number;
+  next_collection_ = next_collection;
+  entries_ = std::move(entries);
+  for (auto loaded = collections_.begin(); loaded != collections_.end();) {
+    const auto state = fresh.find(loaded->first);
+    if (state != fresh.end()) {
+      loaded->second->Adopt(state->second.get());
+      ++loaded;
+    } else {
+      loaded->second->Detach();
+      std::erase(loaded_, loaded->second.get());
+      loaded = collections_.erase(loaded);
+    }
+  }
+  return Status();
 }
 
 Status StoredDatabase::Checkpoint() {
@@ -378,26 +398,8 @@ void StoredDatabase::StopWitness() {
 
 void StoredDatabase::DetachAll() {
   const std::lock_guard lock(collections_mutex_);
+  const std::lock_guard publish_lock(publish_mutex_);
   for (auto& [name, collection] : collections_) collection->Detach();
-}
-
-Status StoredDatabase::ReloadAll() {
-  const std::lock_guard lock(collections_mutex_);
-  for (auto loaded = collections_.begin(); loaded != collections_.end();) {
-    const auto entry = entries_.find(loaded->first);
-    if (entry == entries_.end() ||
-        entry->second.spec.number != loaded->second->number()) {
-      const std::lock_guard handed_out_lock(handed_out_mutex_);
-      std::erase(loaded_, loaded->second.get());
-      loaded = collections_.erase(loaded);
-      continue;
-    }
-    std::shared_ptr<StoredCollection> fresh;
-    QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, entry->second, &fresh));
-    loaded->second->Adopt(fresh.get());
-    ++loaded;
-  }
-  return Status();
 }
 
 Status StoredDatabase::Close() {

@@ -52,19 +52,20 @@ class StoredDatabase final : public Database {
   Status Commit(rocksdb::WriteBatch* batch, const std::function<void()>& publish);
   // View of the last commit. Under the publish lock.
   const std::shared_ptr<const ReadView>& view() const { return view_; }
-  const std::shared_ptr<Store>& store() const { return store_; }
   const std::shared_ptr<PartCache>& cache() const { return cache_; }
 
  private:
-  Status ReadCatalog();
-  Status CheckCommitNumbers(uint64_t* commit_number) const;
+  using CatalogEntries = std::map<std::string, CatalogEntry, std::less<>>;
+
+  Store::Options MakeStoreOptions() const;
+  Status ReadCatalog(const Store& store, CatalogEntries* entries, uint32_t* next_collection) const;
+  Status CheckCommitNumbers(const Store& store, uint64_t* commit_number) const;
   Status LoadCollection(std::string_view name, std::shared_ptr<StoredCollection>* out);
   Status LoadAll(std::vector<std::shared_ptr<StoredCollection>>* out);
   Status WriteWitness();
   void WitnessLoop();
   void StopWitness();
   void DetachAll();
-  Status ReloadAll();
   Status FollowLatest();
 
   std::unique_ptr<DatabaseDirectory> directory_;
@@ -75,7 +76,7 @@ class StoredDatabase final : public Database {
   // Lock order: writer, collections, publish, handed out.
   std::mutex writer_mutex_;
   mutable std::mutex collections_mutex_;
-  std::map<std::string, CatalogEntry, std::less<>> entries_;
+  CatalogEntries entries_;
   std::map<std::string, std::shared_ptr<StoredCollection>, std::less<>> collections_;
   uint32_t next_collection_ = 1;
   mutable std::mutex publish_mutex_;

@@ -131,7 +131,8 @@ typedef struct quash_open_options {
   quash_durability durability;
   uint64_t memory_budget_bytes; /* codes, rerank tier, caches and write buffers
                                    kept in memory; 0: no limit, else at least
-                                   64 MiB */
+                                   64 MiB. Calls in progress come on top:
+                                   about 5 times the vectors of a batch */
   uint32_t threads;             /* per call; 0: one per core */
 } quash_open_options;
 
@@ -194,9 +195,10 @@ typedef enum quash_id_type { QUASH_ID_INT64 = 0, QUASH_ID_STRING = 1 } quash_id_
 typedef enum quash_rerank {
   QUASH_RERANK_NONE = 0, /* codes only; exact mode is refused */
   QUASH_RERANK_INT8 = 1, /* dim + 4 bytes per vector */
-  QUASH_RERANK_F16 = 2,  /* 2 dim bytes (default) */
+  QUASH_RERANK_F16 = 2,  /* 2 dim bytes (default); resolves 2^-11 of a coordinate,
+                            at best 2^-25, and refuses those past 65504 */
   QUASH_RERANK_F32 = 3   /* 4 dim bytes, the vector as given */
-} quash_rerank;
+} quash_rerank;          /* metric cosine: of the vector divided by its norm */
 
 typedef enum quash_rotation {
   QUASH_ROTATION_HADAMARD = 0, /* O(d log d), the default */
@@ -293,7 +295,7 @@ typedef struct quash_rows {
   const int64_t *int_ids;         /* [n] for id type int64; NULL in quash_add():
                                      assigned upward from the highest so far */
   const char *const *string_ids;  /* [n] NUL-terminated UTF-8, for id type string */
-  const float *vectors;           /* [n, dim] row-major, finite */
+  const float *vectors;           /* [n, dim] row-major, finite, norm <= 3e18 */
   const char *const *metadata;    /* [n] JSON objects of declared fields, NULL entry
                                      or NULL array: all fields null */
   const char *const *documents;   /* [n] UTF-8, NULL entry or NULL array: none */
@@ -372,7 +374,7 @@ QUASH_API void quash_search_options_init(quash_search_options *options);
 
 /* Finds the best rows for each of nq queries, best first, ties by ascending
  * id. With a filter, min(k, matching rows) come back at every selectivity.
- *   queries     [nq, dim] float32, row-major, finite
+ *   queries     [nq, dim] float32, row-major, finite, norm <= 3e18
  *   k           1..QUASH_K_MAX
  *   options     NULL: the defaults
  *   out_result  out: freed by quash_result_free()

@@ -17,9 +17,12 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 struct Filled {
-  explicit Filled(quash_metric metric = QUASH_METRIC_COSINE, quash_id_type id_type = QUASH_ID_INT64)
+  explicit Filled(quash_metric metric = QUASH_METRIC_COSINE, quash_id_type id_type = QUASH_ID_INT64,
+                  quash_rerank rerank = QUASH_RERANK_F32)
       : db(Open(":memory:")),
-        c(Create(db.get(), "c", {.metric = metric, .id_type = id_type, .fields = SampleFields()})) {
+        c(Create(db.get(), "c",
+                 {.metric = metric, .id_type = id_type, .rerank = rerank,
+                  .fields = SampleFields()})) {
     Rows rows = SampleRows(50, 16, 0, 1);
     if (id_type == QUASH_ID_STRING) {
       for (const int64_t id : rows.int_ids) rows.string_ids.push_back("s" + std::to_string(id));
@@ -57,6 +60,12 @@ TEST_CASE("vectors that are not finite or have no direction") {
     Rows huge = SampleRows(2, 16, 1000, 2);
     huge.vectors[20] = 3e38f;
     Refuse(f, huge, QUASH_INVALID, "vector 1 has norm");
+  }
+  for (const auto metric : {QUASH_METRIC_IP, QUASH_METRIC_L2}) {
+    Filled f(metric, QUASH_ID_INT64, QUASH_RERANK_F16);
+    Rows rows = SampleRows(2, 16, 1000, 2);
+    rows.vectors[17] = -65505.0f;
+    Refuse(f, rows, QUASH_INVALID, "vector 1 has -65505 at coordinate 1, the float16 rerank tier");
   }
   Filled f(QUASH_METRIC_COSINE);
   Rows rows = SampleRows(3, 16, 1000, 2);
