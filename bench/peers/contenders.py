@@ -57,27 +57,15 @@ class Contender:
 
 
 class QuashDB(Contender):
-    """settings: (planes, candidates, rerank_candidates); 0: chosen by QuashDB.
+    """At its default widths, in a directory of its own."""
 
-    The collection is closed and opened again between build and search, in a
-    directory of its own.
-    """
-
-    def __init__(self, dim, metric, threads, bits, rerank, planes=0, sweep=False):
+    def __init__(self, dim, metric, threads, bits, rerank):
         super().__init__(dim, metric, threads)
         self._quashdb = bench_data.import_quashdb()
         self._bits, self._rerank = bits, rerank
         self._db = self._collection = None
-        self._arguments = {}
         self.family = "codes" if rerank == "none" else "rerank"
         self.name = f"QuashDB {bits}-bit" + ("" if rerank == "none" else f" + {rerank} rerank")
-        if planes:
-            self.name += f", {planes} plane" + ("s" if planes > 1 else "")
-        self.settings = [(planes, 0, 0)]
-        if sweep:
-            self.settings = [(planes, width, rerank_width)
-                             for width in (20, 30, 50, 70, 100, 150, 200, 300, 500, 800)
-                             for rerank_width in (15, 20, 30, 50, 100) if rerank_width <= width]
 
     def build(self, vectors, path):
         with self._quashdb.open(path, durability="normal", threads=self.threads) as db:
@@ -91,23 +79,12 @@ class QuashDB(Contender):
         self._db = self._quashdb.open(path, threads=self.threads)
         self._collection = self._db["bench"]
 
-    def use(self, setting):
-        planes, candidates, rerank_candidates = setting
-        self._arguments = {"planes": planes, "candidates": candidates,
-                           "rerank_candidates": rerank_candidates, "threads": self.threads}
-
     def search(self, queries, k):
-        return self._collection.search(queries, k, **self._arguments)[0]
+        return self._collection.search(queries, k, threads=self.threads)[0]
 
     def close(self):
         self._db.close()
         self._db = self._collection = None
-
-    def describe(self, setting):
-        planes, candidates, rerank_candidates = setting
-        if candidates == 0:
-            return "default widths"
-        return f"candidates {candidates}, rerank {rerank_candidates}"
 
 
 class FaissPqFastScan(Contender):
@@ -338,8 +315,6 @@ class Tqdb(Contender):
 # Key -> maker(dim, metric, threads), in the order of the tables.
 CONTENDERS = {
     "quashdb-default": lambda *a: QuashDB(*a, bits=4, rerank="f16"),
-    "quashdb-1plane": lambda *a: QuashDB(*a, bits=4, rerank="f16", planes=1, sweep=True),
-    "quashdb-2planes": lambda *a: QuashDB(*a, bits=4, rerank="f16", planes=2, sweep=True),
     "quashdb-4bit": lambda *a: QuashDB(*a, bits=4, rerank="none"),
     "quashdb-3bit": lambda *a: QuashDB(*a, bits=3, rerank="none"),
     "quashdb-2bit": lambda *a: QuashDB(*a, bits=2, rerank="none"),
