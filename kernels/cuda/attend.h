@@ -1,0 +1,67 @@
+// Decode attention over packed pages on NVIDIA GPUs (sm_80 and newer): one
+// launch, split over pages, with the partial results merged by the last block
+// of each (sequence, KV head). Pages are those of kvcache/LAYOUT.md.
+//
+// All pointers are device memory unless said otherwise. Launches go to `stream`,
+// never synchronise and read no host memory later, so they can be captured in a
+// CUDA graph. Results do not depend on timing: splits are merged in order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct CUstream_st;
+
+namespace quash::cuda {
+
+inline constexpr uint32_t kPageTokens = 64;
+
+// One of the two rotations of a head, as tables: rounds of permute, multiply,
+// Walsh-Hadamard (kernels/rotation.h, kind kHadamard, head_dim a power of two).
+struct RotationTables {
+  const uint16_t* permutation;  // [3, head_dim]
+  const float* factors;         // [3, head_dim]
+};
+
+// Where a page keeps what (kvcache/LAYOUT.md, one band for K and for V). Offsets
+// but the last are inside a head page; 0 means no mean is kept.
+struct PageLayout {
+  uint32_t page_bytes, head_page_bytes;
+  uint32_t k_codes, k_scales, k_mean;
+  uint32_t v_codes, v_scales, v_mean;
+  uint32_t mean_scales;  // of the page: f16 [num_kv_heads][K, V]
+};
+
+struct DecodeArgs {
+  uint32_t num_seqs, num_q_heads, num_kv_heads, head_dim;  // head_dim 64 or 128
+  uint32_t k_bits, v_bits;                                 // 2, 3 or 4
+  float scale;                                             // of scores
+  PageLayout layout;
+  RotationTables k_rotation, v_rotation;
+  int8_t k_levels[16], v_levels[16];  // ascending, of LevelCodebook (host values)
+
+  const uint8_t* pages;        // [pool pages, page_bytes], 16-byte aligned
+  const int32_t* block_table;  // [num_seqs, max_pages]
+  const int32_t* num_pages;    // [num_seqs] sealed pages, all of 64 tokens
+  uint32_t max_pages;          // of any sequence; splits are chosen from it
+  // Uncompressed tokens of each sequence (sinks and the open page), bf16.
+  const uint16_t* open_k;  // [num_seqs, open_capacity, num_kv_heads, head_dim]
+  const uint16_t* open_v;
+  const int32_t* open_tokens;  // [num_seqs]
+  uint32_t open_capacity;
+
+  const uint16_t* q;  // [num_seqs, num_q_heads, head_dim] bf16
+  uint16_t* out;      // the same
+  float* lse;         // [num_seqs, num_q_heads] or null
+  void* workspace;    // DecodeWorkspaceBytes(), zeroed once by the caller
+};
+
+// Enough for any DecodeArgs of these sizes. 0 and false on sizes that the
+// kernels do not take.
+size_t DecodeWorkspaceBytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim);
+
+// Null, or what is wrong. Up to 4 or 8 query heads share a KV head; more are
+// served in several passes.
+const char* LaunchDecode(const DecodeArgs& args, CUstream_st* stream);
+
+}  // namespace quash::cuda

@@ -1,0 +1,113 @@
+// Words of sign-magnitude codes (kernels/attend.h) to int8, by byte permutes.
+#pragma once
+
+#include <cstdint>
+
+namespace quash::cuda {
+
+// The hardware's byte permute: bit 3 of a selector nibble replicates the sign of
+// the byte, which __byte_perm() masks away.
+__device__ __forceinline__ uint32_t Permute(uint32_t lo, uint32_t hi, uint32_t selector) {
+  uint32_t out;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(out) : "r"(lo), "r"(hi), "r"(selector));
+  return out;
+}
+
+// Eight int8 entries. 4 bits: m of the positive levels 2m + 1, so that ~m stands
+// for the negative ones and a dot with levels is twice the dot with entries plus
+// the sum of the other operand. 2 and 3 bits: the levels, by sign-magnitude code.
+struct LevelTable {
+  uint32_t lo, hi;
+};
+
+// codes [n] in four int8 each, for the A operand of an m16n8k32 product. Slot 2i
+// of a register is the code of byte i's low half, slot 2i + 1 the one n / 2
+// places on.
+
+// 4 bits, 8 codes of a word.
+__device__ __forceinline__ void DecodeNibbles(uint32_t word, LevelTable table, uint32_t* out) {
+  const uint32_t magnitude = word & 0x77777777u;
+  const uint32_t shifted = word << 4;  // its bytes have the signs of even nibbles on top
+  out[0] = Permute(table.lo, table.hi, magnitude) ^ Permute(shifted, word, 0xd9c8);
+  out[1] = Permute(table.lo, table.hi, magnitude >> 16) ^ Permute(shifted, word, 0xfbea);
+}
+
+// 2 bits, 16 codes: fields 0 and 2, then 1 and 3.
+__device__ __forceinline__ void DecodeCrumbs(uint32_t word, LevelTable table, uint32_t* out) {
+  const uint32_t even = word & 0x33333333u;
+  const uint32_t odd = (word >> 2) & 0x33333333u;
+  out[0] = Permute(table.lo, table.hi, even);
+  out[1] = Permute(table.lo, table.hi, even >> 16);
+  out[2] = Permute(table.lo, table.hi, odd);
+  out[3] = Permute(table.lo, table.hi, odd >> 16);
+}
+
+// 3 bits: the same with the sign of field i at bit 2i of each byte of `signs`.
+__device__ __forceinline__ void DecodeTriples(uint32_t word, uint32_t signs, LevelTable table,
+                                              uint32_t* out) {
+  const uint32_t even = (word & 0x33333333u) | ((signs & 0x11111111u) << 2);
+  const uint32_t odd = ((word >> 2) & 0x33333333u) | (signs & 0x44444444u);
+  out[0] = Permute(table.lo, table.hi, even);
+  out[1] = Permute(table.lo, table.hi, even >> 16);
+  out[2] = Permute(table.lo, table.hi, odd);
+  out[3] = Permute(table.lo, table.hi, odd >> 16);
+}
+
+// Where the codes of slot `byte` of register `reg` of k-step `step` lie in a row
+// of n codes: first of the four dims {b, b + n / 2, b + 1, b + n / 2 + 1} (reg 0;
+// reg 1 two further), for thread t = lane % 4.
+template <int kBits, int kN>
+__device__ __forceinline__ int StepBase(int t, int step) {
+  if (kBits == 4) return kN / 8 * t + 4 * step;
+  return kN / 16 * t + 4 * (step / 2) + kN / 4 * (step % 2);
+}
+
+// One row of kN codes in shared memory, the part of thread t: kN / 32 steps of two registers.
+template <int kBits, int kN>
+struct RowPart {
+  static constexpr int kSteps = kN / 32;
+  static constexpr int kWords = kBits == 4 ? kSteps : kSteps / 2;
+  static constexpr int kRowBytes = kN * kBits / 8;
+  uint32_t words[kWords];
+  uint32_t signs[kBits == 3 ? kWords : 1];
+
+  __device__ __forceinline__ void Load(const uint8_t* row, int t) {
+    LoadWords(row + 4 * kWords * t, words);
+    if constexpr (kBits == 3) {
+      // A row of kN / 8 sign bytes; the upper half of the threads reads the same
+      // bytes one bit further.
+      LoadWords(row + kN / 4 + 4 * kWords * (t % 2), signs);
+    }
+  }
+
+  // out: register r of step s at 2 s + r
+  __device__ __forceinline__ void Decode(LevelTable table, int t,
+                                         uint32_t (&out)[2 * kSteps]) const {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      if constexpr (kBits == 4) {
+        DecodeNibbles(words[w], table, out + 2 * w);
+      } else if constexpr (kBits == 3) {
+        DecodeTriples(words[w], signs[w] >> (t / 2), table, out + 4 * w);
+      } else {
+        DecodeCrumbs(words[w], table, out + 4 * w);
+      }
+    }
+  }
+
+ private:
+  template <int kCount>
+  __device__ static __forceinline__ void LoadWords(const uint8_t* from, uint32_t (&to)[kCount]) {
+    if constexpr (kCount == 4) {
+      const uint4 v = *reinterpret_cast<const uint4*>(from);
+      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+    } else if constexpr (kCount == 2) {
+      const uint2 v = *reinterpret_cast<const uint2*>(from);
+      to[0] = v.x, to[1] = v.y;
+    } else {
+      to[0] = *reinterpret_cast<const uint32_t*>(from);
+    }
+  }
+};
+
+}  // namespace quash::cuda

@@ -1,0 +1,82 @@
+// Asynchronous copies of pages: the bulk copy engine on sm_90, cp.async before.
+#pragma once
+
+#include <cstdint>
+
+namespace quash::cuda {
+
+// Copies of head pages into shared memory, by whole pages, of one warp alone.
+class PageCopier {
+ public:
+  // bytes  of a head page, a multiple of 16; kExtra more are copied behind them
+  static constexpr uint32_t kExtra = 16;
+  __device__ PageCopier(uint8_t* stage, uint64_t* barrier, uint32_t bytes, int lane)
+      : stage_(Address(stage)), barrier_(Address(barrier)), bytes_(bytes), lane_(lane) {}
+
+#if __CUDA_ARCH__ >= 900
+  static __device__ void Initialise(uint64_t* barrier) {
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(Address(barrier)) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __device__ void Start(const uint8_t* from, const uint8_t* extra) const {
+    if (lane_ != 0) return;
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier_),
+                 "r"(bytes_ + kExtra)
+                 : "memory");
+    Copy(stage_, from, bytes_);
+    Copy(stage_ + bytes_, extra, kExtra);
+  }
+  // phase  number of times that this stage was waited for before
+  template <int kInFlight>
+  __device__ void Wait(uint32_t phase) const {
+    asm volatile(
+        "{\n.reg .pred done;\nwait:\n"
+        "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n@done bra ready;\nbra wait;\n"
+        "ready:\n}" ::"r"(barrier_),
+        "r"(phase & 1)
+        : "memory");
+  }
+  // Ordinary accesses before are seen by copies started after.
+  static __device__ void Fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+#else
+  static __device__ void Initialise(uint64_t*) {}
+  __device__ void Start(const uint8_t* from, const uint8_t* extra) const {
+    for (uint32_t at = 16 * lane_; at < bytes_ + kExtra; at += 512) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(stage_ + at),
+                   "l"(at < bytes_ ? from + at : extra)
+                   : "memory");
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  template <int kInFlight>
+  __device__ void Wait(uint32_t) const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kInFlight) : "memory");
+    __syncwarp();
+  }
+  static __device__ void Fence() {}
+#endif
+  // Keeps the count of copies in flight where there is nothing to copy.
+  __device__ void StartNothing() const {
+#if __CUDA_ARCH__ < 900
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+  }
+
+ private:
+#if __CUDA_ARCH__ >= 900
+  __device__ void Copy(uint32_t to, const uint8_t* from, uint32_t bytes) const {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(to),
+        "l"(from), "r"(bytes), "r"(barrier_)
+        : "memory");
+  }
+#endif
+  static __device__ uint32_t Address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+  }
+  uint32_t stage_, barrier_, bytes_;
+  int lane_;
+};
+
+}  // namespace quash::cuda

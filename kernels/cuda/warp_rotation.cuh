@@ -1,0 +1,98 @@
+// The Hadamard rotation of kernels/rotation.h and its inverse, by one warp.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/warp_math.cuh"
+
+namespace quash::cuda {
+
+// One warp rotates kDim values in shared memory; lane has kDim / 32 of them.
+template <int kDim>
+struct WarpRotation {
+  static constexpr int kPer = kDim / 32;
+
+  static __device__ void Hadamard(float (&v)[kPer], int lane) {
+#pragma unroll
+    for (int stride = 1; stride < kPer; stride *= 2) {
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) {
+        if ((i & stride) == 0) {
+          const float a = v[i], b = v[i + stride];
+          v[i] = a + b, v[i + stride] = a - b;
+        }
+      }
+    }
+#pragma unroll
+    for (int stride = 1; stride < 32; stride *= 2) {
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) {
+        const float other = __shfl_xor_sync(kAllLanes, v[i], stride);
+        v[i] = (lane & stride) != 0 ? other - v[i] : v[i] + other;
+      }
+    }
+  }
+
+  // This lane's part of a table, all rounds, so that their loads overlap.
+  struct Tables {
+    uint16_t permutation[3][kPer];
+    float factors[3][kPer];
+
+    __device__ Tables(const RotationTables& tables, int lane) {
+#pragma unroll
+      for (int round = 0; round < 3; ++round) {
+        const int at = round * kDim + lane * kPer;
+        Load(tables.permutation + at, permutation[round]);
+        Load(tables.factors + at, factors[round]);
+      }
+    }
+
+   private:
+    template <typename T>
+    static __device__ void Load(const T* from, T (&to)[kPer]) {
+      struct alignas(sizeof(T) * kPer) Vector {
+        T values[kPer];
+      };
+      const Vector vector = *reinterpret_cast<const Vector*>(from);
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) to[i] = vector.values[i];
+    }
+  };
+
+  static __device__ void Apply(float* x, const Tables& tables, int lane) {
+    float v[kPer];
+#pragma unroll
+    for (int round = 0; round < 3; ++round) {
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) {
+        v[i] = x[tables.permutation[round][i]] * tables.factors[round][i];
+      }
+      Hadamard(v, lane);
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) x[lane * kPer + i] = v[i];
+    }
+    __syncwarp();
+  }
+
+  static __device__ void ApplyInverse(float* y, const Tables& tables, int lane) {
+    float v[kPer];
+#pragma unroll
+    for (int round = 2; round >= 0; --round) {
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) v[i] = y[lane * kPer + i];
+      Hadamard(v, lane);
+      __syncwarp();
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) {
+        y[tables.permutation[round][i]] = v[i] * tables.factors[round][i];
+      }
+    }
+    __syncwarp();
+  }
+};
+
+}  // namespace quash::cuda
