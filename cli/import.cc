@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <filesystem>
 #include <unordered_map>
 
@@ -52,7 +53,39 @@ class DuplicateIds {
   std::unordered_map<int64_t, uint64_t> integers_;
 };
 
-Survey SurveyRows(Session& session, RowSource* source, FieldInference* fields) {
+// What the library would refuse when the rows before are written already.
+void CheckVector(const std::vector<float>& vector, quash_metric metric, quash_rerank rerank,
+                 const std::string& where) {
+  if (metric == QUASH_METRIC_COSINE) {
+    double norm_sq = 0;
+    for (const float x : vector) norm_sq += double{x} * x;
+    if (norm_sq < 1e-37) {
+      throw Error(
+          fmt::format("{}: the vector has norm {:.3g}: cosine is not defined for a zero "
+                      "vector",
+                      where, std::sqrt(norm_sq)));
+    }
+  } else if (rerank == QUASH_RERANK_F16) {
+    for (const float x : vector) {
+      if (std::fabs(x) <= 65504) continue;
+      throw Error(
+          fmt::format("{}: coordinate {} is beyond 65504, the most that rerank f16 holds: "
+                      "use rerank f32",
+                      where, x));
+    }
+  }
+}
+
+void RefuseNuls(const ImportRow& row, const std::string& where) {
+  const bool in_id =
+      row.id.is_string() && row.id.get_ref<const std::string&>().find('\0') != std::string::npos;
+  const bool in_document = row.document && row.document->find('\0') != std::string::npos;
+  if (in_id) throw Error(fmt::format("{}: NUL byte in the id", where));
+  if (in_document) throw Error(fmt::format("{}: NUL byte in the document", where));
+}
+
+Survey SurveyRows(Session& session, RowSource* source, const std::string& file, quash_metric metric,
+                  quash_rerank rerank, FieldInference* fields) {
   Survey survey;
   DuplicateIds duplicates;
   ProgressBar bar("checking", "rows", session.settings.progress);
@@ -71,6 +104,8 @@ Survey SurveyRows(Session& session, RowSource* source, FieldInference* fields) {
       throw Error(fmt::format("{}: the vector has {} coordinates; the first row's has {}", where(),
                               row.vector.size(), survey.dim));
     }
+    CheckVector(row.vector, metric, rerank, where());
+    RefuseNuls(row, where());
     if (survey.has_ids != !row.id.is_null()) {
       throw Error(fmt::format("{}: {} id; the first row has {}", where(),
                               row.id.is_null() ? "no" : "an", survey.has_ids ? "one" : "none"));
@@ -90,7 +125,7 @@ Survey SurveyRows(Session& session, RowSource* source, FieldInference* fields) {
     }
     for (const auto& [name, value] : row.metadata.items()) fields->Add(name, value, where);
   }
-  if (survey.rows == 0) throw Error("the file has no rows");
+  if (survey.rows == 0) throw Error(fmt::format("{}: the file has no rows", file));
   return survey;
 }
 
@@ -138,7 +173,13 @@ void WriteRows(Session& session, RowSource* source, const ImportOptions& options
   uint64_t committed = 0;
   const auto flush = [&] {
     const size_t rows = batch.rows();
-    batch.Write(collection, options.replace);
+    try {
+      batch.Write(collection, options.replace);
+    } catch (const Error& error) {
+      if (committed == 0) throw;
+      throw Error(fmt::format("{}; in the batch that begins with row {}", error.what(), committed),
+                  std::nullopt, error.exit_code());
+    }
     committed += rows;
   };
   try {
@@ -206,10 +247,17 @@ void Import(Session& session, ImportOptions options) {
   }
   const std::unique_ptr<RowSource> source = OpenSource(options);
   FieldInference fields(source->is_text());
-  Survey survey = SurveyRows(session, source.get(), &fields);
-
-  const Collection collection = exists ? session.OpenCollection(options.collection)
-                                       : CreateFor(session, options, survey, fields.Resolve());
+  Collection collection;
+  quash_metric metric = ParseMetric(options.metric);
+  quash_rerank rerank = ParseRerank(options.rerank);
+  if (exists) {
+    collection = session.OpenCollection(options.collection);
+    const Schema existing = DescribeCollection(collection.get());
+    metric = existing.metric_code();
+    rerank = ParseRerank(existing.rerank);
+  }
+  Survey survey = SurveyRows(session, source.get(), options.file, metric, rerank, &fields);
+  if (!exists) collection = CreateFor(session, options, survey, fields.Resolve());
   const Schema schema = DescribeCollection(collection.get());
   // Text ids that look like numbers are still text to a string collection.
   if (source->is_text() && survey.has_ids && schema.has_string_ids()) survey.string_ids = true;

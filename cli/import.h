@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/schema.h"
@@ -61,6 +62,8 @@ std::unique_ptr<RowSource> OpenMatrixSource(const ImportOptions& options);
 // By extension; Error for others, saying how to convert them.
 std::unique_ptr<RowSource> OpenSource(const ImportOptions& options);
 
+// A line of JSON, or Error naming `where`.
+OrderedJson ParseLine(std::string_view line, const std::string& where);
 // Splits a JSON object into id, vector (if wanted), document and metadata.
 //   vector_field  empty: none is expected
 void TakeObject(OrderedJson object, const ImportOptions& options, const std::string& vector_field,

@@ -2,6 +2,7 @@
 // other columns are told from their text.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -96,7 +97,12 @@ class CsvSource : public RowSource {
     if (!reader_.Next(&columns_)) throw Error(fmt::format("{}: the file is empty", options_.file));
     if (columns_[0].starts_with("\xEF\xBB\xBF")) columns_[0].erase(0, 3);
     bool has_vector = false;
-    for (const std::string& column : columns_) has_vector |= column == options_.vector_field;
+    for (size_t c = 0; c < columns_.size(); ++c) {
+      has_vector |= columns_[c] == options_.vector_field;
+      if (std::find(columns_.begin(), columns_.begin() + c, columns_[c]) != columns_.begin() + c) {
+        throw Error(fmt::format("{}: two columns are named \"{}\"", options_.file, columns_[c]));
+      }
+    }
     if (!has_vector) {
       throw Error(fmt::format("{}: no column \"{}\" (--vector-field names the vector's column)",
                               options_.file, options_.vector_field));

@@ -21,13 +21,7 @@ class JsonlSource : public RowSource {
     do {
       if (!lines_.Next(&line)) return false;
     } while (Trim(line).empty());
-    OrderedJson object;
-    try {
-      object = OrderedJson::parse(line);
-    } catch (const nlohmann::json::parse_error& error) {
-      throw Error(fmt::format("{}: not valid JSON at byte {} of the line", Where(), error.byte));
-    }
-    TakeObject(std::move(object), options_, options_.vector_field, Where(), row);
+    TakeObject(ParseLine(line, Where()), options_, options_.vector_field, Where(), row);
     return true;
   }
   std::string Where() const override { return lines_.Where(); }
@@ -47,6 +41,16 @@ std::unique_ptr<RowSource> OpenJsonlSource(const ImportOptions& options) {
 bool TakesField(const ImportOptions& options, const std::string& name) {
   return options.fields.empty() ||
          std::find(options.fields.begin(), options.fields.end(), name) != options.fields.end();
+}
+
+OrderedJson ParseLine(std::string_view line, const std::string& where) {
+  try {
+    return OrderedJson::parse(line);
+  } catch (const nlohmann::json::parse_error& error) {
+    throw Error(fmt::format("{}: not valid JSON at byte {} of the line", where, error.byte));
+  } catch (const nlohmann::json::out_of_range&) {
+    throw Error(fmt::format("{}: a number beyond the range of a double", where));
+  }
 }
 
 std::vector<float> VectorFromJson(const OrderedJson& value, const std::string& where) {

@@ -39,12 +39,7 @@ class MatrixSource : public RowSource {
     OrderedJson object = OrderedJson::object();
     if (metadata_ != nullptr) {
       const std::string_view line = LineFor(metadata_.get());
-      try {
-        object = OrderedJson::parse(line);
-      } catch (const nlohmann::json::parse_error& error) {
-        throw Error(fmt::format("{}: not valid JSON at byte {} of the line", metadata_->Where(),
-                                error.byte));
-      }
+      object = ParseLine(line, metadata_->Where());
     }
     TakeObject(std::move(object), options_, "", metadata_ ? metadata_->Where() : Where(), row);
     const float* vector = &chunk_[(next_ - 1 - chunk_begin_) * matrix_->dim()];

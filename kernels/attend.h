@@ -59,14 +59,15 @@ struct AttendKernels {
   void (*level_dots)(const int8_t* levels, size_t nrows, size_t n, const int16_t* vectors,
                      size_t nv, int32_t* sums, size_t sums_stride);
 
-  // Largest magnitude over n floats; 0 for n = 0.
+  // Largest magnitude over n floats, NaN left out; 0 for n = 0.
   float (*max_abs)(const float* values, size_t n);
 
   // to[i] = round to nearest even of from[i] * inverse_scale; |result| <= 32767.
   void (*quantize_i16)(const float* from, size_t n, float inverse_scale, int16_t* to);
 
   // values[i] = exp(values[i] - max); returns their sum, added in 16 strided
-  // lanes folded by halves. -infinity gives 0. max is finite and not below any.
+  // lanes folded by halves. -infinity gives 0, as does a difference (float32)
+  // below -87.3365, whose exp is under 2^-126. max is finite and not below any.
   float (*exp_sum)(float* values, size_t n, float max);
 
   // to[i] += factor * from[i] (int32), and to[i] += factor * from[i] (float).

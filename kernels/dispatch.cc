@@ -1,5 +1,9 @@
 #include "kernels/dispatch.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 
@@ -15,6 +19,14 @@ const ScanKernels* Avx512Kernels() { return nullptr; }
 const ScanKernels* NeonKernels() { return nullptr; }
 #endif
 
+#if defined(__x86_64__)
+// Clang 14's __builtin_cpu_supports() does not know it.
+static bool CpuHasF16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 const char* IsaName(Isa isa) {
   constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "neon"};
   return kNames[static_cast<int>(isa)];
@@ -26,8 +38,8 @@ const ScanKernels* KernelsFor(Isa isa) {
       return ScalarKernels();
     case Isa::kAvx2:
 #if defined(__x86_64__)
-      if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-          __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2")) {
+      if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && CpuHasF16c() &&
+          __builtin_cpu_supports("bmi2")) {
         return Avx2Kernels();
       }
 #endif

@@ -32,6 +32,7 @@ class InnerProductQuantizer {
 
   uint32_t dim() const { return mse_.layout().dim; }
   uint32_t bits() const { return mse_.layout().bits + 1; }
+  const Rotation& rotation() const { return mse_.rotation(); }
 
   // A row code is that of the MSE quantizer and one more plane, z_j = 2 bit - 1.
   size_t row_code_bytes() const;

@@ -216,14 +216,15 @@ TEST_CASE("random writes match a model") {
   }
   auto stored = ReadAll(c.get(), kDim);
   REQUIRE(stored.size() == model.size());
-  for (auto& [id, row] : stored) {
+  for (auto& entry : stored) {
+    auto& row = entry.second;
     // Key order of the object is the collection's; absent fields are null.
     nlohmann::json metadata = nlohmann::json::parse(row.metadata);
     for (auto it = metadata.begin(); it != metadata.end();) {
       it = it->is_null() ? metadata.erase(it) : std::next(it);
     }
     row.metadata = metadata.dump();
-    CHECK_MESSAGE(row == model.at(id), "row ", id);
+    CHECK_MESSAGE(row == model.at(entry.first), "row ", entry.first);
   }
   CHECK_OK(quash_verify(db.get(), nullptr));
 }

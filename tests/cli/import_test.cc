@@ -13,6 +13,7 @@
 #include "cli/error.h"
 #include "cli/field_inference.h"
 #include "cli/matrix.h"
+#include "cli/session.h"
 
 namespace quash::cli {
 namespace {
@@ -225,6 +226,7 @@ TEST_CASE("jsonl") {
   CHECK(Contains(complain("{\"vector\":\"1\"}"), "the vector is string"));
   CHECK(Contains(complain("{\"vector\":[1,null]}"), "coordinate 1"));
   CHECK(Contains(complain("{\"vector\":[1e300]}"), "coordinate 0"));
+  CHECK(Contains(complain("{\"vector\":[1e999]}"), "b.jsonl:2: a number beyond the range"));
   CHECK(Contains(complain("{\"vector\":[1],\"document\":5}"), "the document"));
 }
 
@@ -258,10 +260,39 @@ TEST_CASE("csv") {
   };
   CHECK(Contains(complain(""), "empty"));
   CHECK(Contains(complain("id,x\n1,2\n"), "no column \"vector\""));
+  CHECK(Contains(complain("id,vector,id\n1,[1],2\n"), "two columns are named \"id\""));
   CHECK(Contains(complain("id,vector\n1\n"), "b.csv:2: 1 fields; the header has 2"));
   CHECK(Contains(complain("id,vector\n1,\"[1]"), "b.csv:2: no closing \""));
   CHECK(Contains(complain("id,vector\n1,[1\n"), "b.csv:2: the vector is no JSON list"));
   CHECK(Contains(complain("id,vector\n1,\"[1]\"x\n"), "b.csv:2: text after a closing"));
+}
+
+// Rows that the library would refuse are found before the first batch, whatever
+// has been committed by the time it would meet them.
+TEST_CASE("a file with one bad row changes nothing") {
+  const Folder folder;
+  Session session;
+  session.settings.progress = false;
+  session.Open(":memory:", QUASH_OPEN_CREATE);
+  const auto complain = [&](const std::string& bad_row, const char* metric) {
+    ImportOptions options = For(folder.Write("rows.jsonl", "{\"vector\":[1,2]}\n" + bad_row));
+    options.collection = "made";
+    options.create = true;
+    options.metric = metric;
+    std::string message;
+    try {
+      Import(session, options);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(session.CollectionNames().empty());
+    return message;
+  };
+  CHECK(Contains(complain("{\"vector\":[0,0]}", "cosine"), "rows.jsonl:2: the vector has norm 0"));
+  CHECK(Contains(complain("{\"vector\":[70000,0]}", "l2"), "rows.jsonl:2: coordinate 70000"));
+  CHECK(Contains(complain("{\"vector\":[1,0],\"document\":\"a\\u0000\"}", "l2"),
+                 "rows.jsonl:2: NUL byte in the document"));
+  CHECK(Contains(complain("{\"vector\":[1]}", "l2"), "rows.jsonl:2: the vector has 1"));
 }
 
 TEST_CASE("other files are refused with a way out") {

@@ -15,7 +15,7 @@ import venv
 import zipfile
 
 SMOKE = """
-import pathlib, numpy as np, quashdb
+import ctypes, pathlib, numpy as np, quashdb
 assert "site-packages" in quashdb.__file__, quashdb.__file__
 with quashdb.open("smoke.qdb") as db:
     notes = db.create_collection("notes", 4, fields={"lang": str})
@@ -26,6 +26,12 @@ with quashdb.open("smoke.qdb", "readonly") as db:
 index = quashdb.QuashIndex(16)
 index.add(np.random.default_rng(0).standard_normal((100, 16)))
 assert index.search(np.ones(16), 3)[1].shape == (3,)
+library = ctypes.CDLL(pathlib.Path(quashdb.__file__).with_name("libquashkv.so"))
+assert library.quash_kv_page_size() == 64
+try:
+    import quashdb.kv
+except ImportError as error:
+    assert "needs torch" in str(error), error
 print(quashdb.__version__, quashdb.isa())
 """
 
@@ -62,8 +68,9 @@ def main():
     names = sorted(zipfile.ZipFile(wheel).namelist())
     print(*names, sep="\n")
     inside = {name for name in names if ".dist-info/" not in name}
-    sources = {f"quashdb/{path.name}" for path in (package / "quashdb").glob("*.py")}
-    assert inside == sources | {"quashdb/py.typed", "quashdb/libquashdb.so"}, inside
+    sources = {str(path.relative_to(package)) for path in (package / "quashdb").rglob("*.py")}
+    others = {"quashdb/py.typed", "quashdb/libquashdb.so", "quashdb/libquashkv.so"}
+    assert inside == sources | others, inside
 
     run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, env=environment)
     run(python, "-c", SMOKE, cwd=build, env=environment)

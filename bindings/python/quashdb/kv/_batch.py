@@ -1,0 +1,196 @@
+"""The sequences of a Hugging Face batch in a PackedStore."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from quashdb.kv import _tensors
+from quashdb.kv.errors import InvalidError, UnsupportedError
+from quashdb.kv.store import PackedStore, StoreStats
+
+
+@dataclasses.dataclass(frozen=True)
+class QuashKVCacheConfig:
+    """How QuashKVCache compresses; fields as those of PackedStore.
+
+    uncompressed_layers: layers kept as given; negative ones count from the last.
+    """
+
+    key_bits: float = 4
+    value_bits: float = 4
+    seed: int = 42
+    k_quantizer: str = "tq_mse"
+    rotation: str = "hadamard"
+    sink_pages: int = 1
+    reserve: int = 16
+    k_mean: bool = True
+    v_mean: bool = True
+    uncompressed_layers: Sequence[int] = ()
+    k_outliers: Sequence[int] | None = None
+    v_outliers: Sequence[int] | None = None
+    memory_budget: int = 0
+    threads: int = 0
+
+    def make_store(
+        self, num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
+    ) -> PackedStore:
+        """A store with these options. InvalidError, a ValueError, for wrong ones."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        layers = [layer + num_layers if layer < 0 else layer for layer in self.uncompressed_layers]
+        options["uncompressed_layers"] = layers
+        return PackedStore(num_layers, num_kv_heads, head_dim, dtype=dtype, **options)
+
+
+class Batch:
+    """Sequences of equal length, pad tokens included, which are not stored.
+
+    Lengths here count positions as transformers does; the store counts tokens
+    that are not padding.
+    """
+
+    def __init__(self, num_layers: int, head_dim: int | None, config: QuashKVCacheConfig) -> None:
+        self.num_layers = num_layers
+        self.head_dim = head_dim
+        self.config = config
+        self.store: PackedStore | None = None
+        self.seqs: list[int] = []
+        self.lengths = [0] * num_layers
+        # bool [batch, positions], False for padding; None: there is none.
+        self.valid: torch.Tensor | None = None
+
+    def prepare(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Makes the store and the sequences at the first [batch, heads, n, dim];
+        checks that later ones fit."""
+        for name, tensor in (("key_states", keys), ("value_states", values)):
+            _tensors.check_device(tensor.device)
+            if tensor.ndim != 4 or tensor.shape[3] != (self.head_dim or keys.shape[3]):
+                raise InvalidError(
+                    f"{name} has shape {list(tensor.shape)}, expected [batch, heads, n, "
+                    f"{self.head_dim or keys.shape[-1]}]"
+                )
+            if tensor.dtype not in _tensors.DTYPES:
+                raise UnsupportedError(f"{name} is {tensor.dtype}, not float32, 16 or bfloat16")
+        if not self.seqs:
+            if self.store is None or self.store.num_kv_heads != keys.shape[1]:
+                self.store = self.config.make_store(
+                    self.num_layers, keys.shape[1], keys.shape[3], keys.dtype
+                )
+            self.seqs = [self.store.create() for _ in range(keys.shape[0])]
+        expected = (len(self.seqs), self.packed.num_kv_heads)
+        if tuple(keys.shape[:2]) != expected:
+            raise InvalidError(
+                f"key_states are of batch and heads {list(keys.shape[:2])}, and the cache holds "
+                f"{list(expected)}: reset() it for another batch"
+            )
+
+    @property
+    def packed(self) -> PackedStore:
+        assert self.store is not None, "prepare() comes first"
+        return self.store
+
+    def append(
+        self,
+        layer: int,
+        begin: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        valid: torch.Tensor | None,
+    ) -> None:
+        """Stores [batch, heads, n, dim] at positions begin..; valid: bool
+        [batch, n], False for padding, None for all True."""
+        self._mark(begin, keys.shape[2], valid)
+        for row, seq in enumerate(self.seqs):
+            k, v = keys[row].transpose(0, 1), values[row].transpose(0, 1)
+            if valid is not None and not bool(valid[row].all()):
+                k, v = k[valid[row]], v[valid[row]]
+            if len(k):
+                self.packed.append(seq, layer, k, v)
+
+    def _mark(self, begin: int, n: int, valid: torch.Tensor | None) -> None:
+        if self.valid is None:
+            if valid is None or bool(valid.all()):
+                return
+            self.valid = torch.ones(len(self.seqs), begin, dtype=torch.bool)
+        missing = begin + n - self.valid.shape[1]
+        if missing > 0:
+            more = torch.ones(len(self.seqs), missing, dtype=torch.bool)
+            self.valid = torch.cat((self.valid, more), 1)
+        self.valid[:, begin : begin + n] = True if valid is None else valid
+
+    def tokens(self, positions: int) -> list[int]:
+        """Stored tokens of each sequence within its first `positions`."""
+        if self.valid is None:
+            return [positions] * len(self.seqs)
+        return [int(count) for count in self.valid[:, :positions].sum(1)]
+
+    def read(self, layer: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """(keys, values) [batch, heads, positions, dim] decompressed; padding is 0."""
+        length, store = self.lengths[layer], self.packed
+        shape = (len(self.seqs), store.num_kv_heads, length, store.head_dim)
+        keys, values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+        for row, seq in enumerate(self.seqs):
+            k, v = store.read(seq, layer)
+            at = slice(None) if self.valid is None else self.valid[row, :length]
+            keys[row, :, at] = k.transpose(0, 1).to(dtype)
+            values[row, :, at] = v.transpose(0, 1).to(dtype)
+        return keys, values
+
+    def crop(self, positions: int) -> None:
+        """Keeps the first `positions` positions of every layer."""
+        for seq, tokens in zip(self.seqs, self.tokens(positions), strict=True):
+            self.packed.truncate(seq, tokens)
+        self.lengths = [min(length, positions) for length in self.lengths]
+        if self.valid is not None:
+            self.valid = self.valid[:, :positions].clone()
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Makes row i what rows[i] was; repeated ones share their pages."""
+        if not self.seqs:
+            return
+        chosen: list[int] = []
+        forked: list[int] = []
+        try:
+            for row in rows:
+                seq = self.seqs[row]
+                if seq in chosen:
+                    seq = self.packed.fork(seq)
+                    forked.append(seq)
+                chosen.append(seq)
+        except Exception:
+            for seq in forked:
+                self.packed.free(seq)
+            raise
+        for seq in set(self.seqs) - set(chosen):
+            self.packed.free(seq)
+        self.seqs = chosen
+        if self.valid is not None:
+            self.valid = self.valid[list(rows)]
+
+    def clear(self) -> None:
+        for seq in self.seqs:
+            self.packed.free(seq)
+        self.seqs = []
+        self.lengths = [0] * self.num_layers
+        self.valid = None
+
+    def fork(self) -> Batch:
+        """A copy in the same store, sharing sealed pages."""
+        copy = Batch(self.num_layers, self.head_dim, self.config)
+        copy.store = self.store
+        copy.seqs = [self.packed.fork(seq) for seq in self.seqs]
+        copy.lengths = list(self.lengths)
+        copy.valid = None if self.valid is None else self.valid.clone()
+        return copy
+
+    def stats(self) -> StoreStats | None:
+        return None if self.store is None else self.store.stats()
+
+    def __del__(self) -> None:
+        # Forks share a store, which outlives each of them.
+        if self.store is not None and self.store.is_alive and not sys.is_finalizing():
+            for seq in self.seqs:
+                self.store.free(seq)

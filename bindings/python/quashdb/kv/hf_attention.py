@@ -1,0 +1,190 @@
+"""The attention function "quash" of transformers' AttentionInterface.
+
+It attends over packed codes if its keys come from QuashKVCache.update(), and is
+sdpa (eager with softcap or attention sinks) for everything else, the first
+tokens of an empty cache included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from quashdb.kv.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from quashdb.kv.hf_cache import QuashKVLayer
+
+NAME = "quash"
+_ATTRIBUTE = "_quash_layer"
+
+
+def marked(keys: torch.Tensor, layer: QuashKVLayer) -> torch.Tensor:
+    """A view of new keys by which the attention function finds their cache."""
+    view = keys.view_as(keys)
+    setattr(view, _ATTRIBUTE, layer)
+    return view
+
+
+def switch(model: Any) -> None:
+    """Makes "quash" the attention of `model`; UnsupportedError if it has its own."""
+    model.set_attn_implementation(NAME)
+    if model.config.get_text_config(decoder=True)._attn_implementation != NAME:
+        raise UnsupportedError(
+            f"{type(model).__name__} does not take its attention from AttentionInterface; "
+            "QuashKVCache(num_layers) works with it, slowly"
+        )
+
+
+def quash_attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention with the interface of transformers' other ones.
+
+    query: [batch, heads, n, head_dim]; key, value: [batch, kv_heads, n or more,
+        head_dim]; attention_mask: [batch, 1, n, positions], bool or additive.
+    Returns ([batch, n, heads, head_dim], None). UnsupportedError, a
+    NotImplementedError, for masks over stored tokens other than causal with
+    padding and a sliding window, and for position biases.
+    """
+    layer: QuashKVLayer | None = getattr(key, _ATTRIBUTE, None)
+    if layer is not None:
+        visible = _visible(attention_mask)
+        n = query.shape[2]
+        # A token that is not padding sees itself.
+        valid = None if visible is None else visible[:, :, -n:].diagonal(dim1=1, dim2=2)
+        if valid is not None:
+            valid = valid.expand(query.shape[0], n)
+        if layer.commit(valid) > 0:
+            if kwargs.get("position_bias") is not None:
+                raise UnsupportedError("position_bias is not supported over a packed cache")
+            scale = query.shape[3] ** -0.5 if scaling is None else scaling
+            _check_mask(layer, visible, valid, n, sliding_window)
+            return _packed(layer, query, valid, scale, sliding_window, softcap, s_aux), None
+    if softcap is None and s_aux is None:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    return _eager(module, query, key, value, attention_mask, scaling, softcap, s_aux), None
+
+
+def _visible(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """bool [batch, n, positions]: what a query may see."""
+    if mask is None:
+        return None
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise UnsupportedError(
+            f"attention_mask has shape {list(mask.shape)}, expected [batch, 1, n, positions]"
+        )
+    mask = mask[:, 0]
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
+def _check_mask(
+    layer: QuashKVLayer,
+    visible: torch.Tensor | None,
+    valid: torch.Tensor | None,
+    n: int,
+    window: int | None,
+) -> None:
+    """Refuses masks that are not causal over the tokens that are not padding."""
+    if visible is None or valid is None:
+        return
+    before = layer.batch.tokens(layer.get_seq_length() - n)
+    expected = torch.tensor(before)[:, None] + valid.cumsum(1)
+    if window is not None:
+        expected = expected.clamp(max=window)
+    if not bool(((visible.sum(-1) == expected) | ~valid).all()):
+        raise UnsupportedError(
+            "attention_mask is not causal with padding (and the layer's sliding window), as a "
+            "packed cache needs it"
+        )
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _packed(
+    layer: QuashKVLayer,
+    query: torch.Tensor,
+    valid: torch.Tensor | None,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    s_aux: torch.Tensor | None,
+) -> torch.Tensor:
+    batch, heads, n, head_dim = query.shape
+    rows = query.detach().transpose(1, 2).reshape(batch * n, heads, head_dim)
+    seqs, counts = layer.batch.seqs, [n] * batch
+    has_padding = valid is not None and not bool(valid.all())
+    if valid is not None and has_padding:
+        rows = rows[valid.flatten()]
+        pairs = [(s, int(c)) for s, c in zip(seqs, valid.sum(1), strict=True) if c]
+        seqs, counts = [s for s, _ in pairs], [c for _, c in pairs]
+    out, lse = layer.batch.packed.attend(
+        layer.index,
+        seqs,
+        rows,
+        None if n == 1 and not has_padding else counts,
+        scale=scale,
+        softcap=softcap or 0.0,
+        window=window or 0,
+        return_lse=s_aux is not None,
+    )
+    if s_aux is not None and lse is not None:
+        # A sink is one more score, of a token whose value is 0.
+        out = out * torch.sigmoid(lse - s_aux.float().flatten()).unsqueeze(-1).to(out.dtype)
+    if valid is not None and has_padding:
+        whole = torch.zeros(batch * n, heads, head_dim, dtype=out.dtype)
+        whole[valid.flatten()] = out
+        out = whole
+    return out.reshape(batch, n, heads, head_dim)
+
+
+def _eager(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    s_aux: torch.Tensor | None,
+) -> torch.Tensor:
+    """Exact attention where sdpa has no softcap and no sinks."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    scores = (query @ key.transpose(2, 3)).float() * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    n, positions = scores.shape[2:]
+    if mask is None and n > 1 and getattr(module, "is_causal", True):
+        mask = torch.ones(n, positions, dtype=torch.bool, device=scores.device)
+        mask = mask.tril(positions - n)
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + mask
+    if s_aux is not None:
+        sinks = s_aux.float().reshape(1, -1, 1, 1).expand(query.shape[0], -1, n, 1)
+        scores = torch.cat((scores, sinks), -1)
+    weights = torch.softmax(scores, -1)[..., :positions].to(value.dtype)
+    return (weights @ value).transpose(1, 2).contiguous()
+
+
+AttentionInterface.register(NAME, quash_attention_forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)

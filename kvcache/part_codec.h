@@ -1,0 +1,65 @@
+// One side (keys or values) of a head: vectors to the part of a page and back,
+// queries and outputs in and out of the rotated space. Immutable, shared between
+// threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/codebook.h"
+#include "kernels/rotation.h"
+#include "kvcache/page_format.h"
+
+namespace quash::kv {
+
+enum class Side { kKey, kValue };
+
+class PartCodec {
+ public:
+  // Throws std::invalid_argument on what the kernels do not take.
+  //   outliers  [head_dim / 2] coordinates of the first of two equal bands; null:
+  //             the first ones
+  PartCodec(Side side, const quash_kv_options& options, const PartFormat& format,
+            const uint32_t* outliers);
+
+  const PartFormat& format() const { return format_; }
+  const LevelCodebook& codebook(size_t band) const { return codebooks_[band]; }
+  // Floats of a vector in the rotated space of all bands (the sketch of tq_prod
+  // has a second copy), and of scratch.
+  size_t rotated_floats() const { return rotated_floats_; }
+  size_t scratch_floats() const { return 3 * size_t{head_dim_} + 64; }
+
+  // Rotated form of a query.
+  //   x  [head_dim]; rotated [rotated_floats()] out; scratch [scratch_floats()]
+  void Rotate(const float* x, float* rotated, float* scratch) const;
+  // Back from sums over values in the rotated space.
+  void RotateBack(const float* rotated, float* x, float* scratch) const;
+
+  // Codes, scales and mean of tokens 0..n-1 of a page; the rest get scale 0.
+  //   x           [n, head_dim]
+  //   head_page   the head page, of which this side's part is written whole
+  //   mean_scale  f16 out, 0 without a mean
+  void Seal(const float* x, size_t n, uint8_t* head_page, uint16_t* mean_scale) const;
+  // Tokens begin..begin+n as attention sees them.
+  //   x  [n, head_dim] out
+  void Open(const uint8_t* head_page, uint16_t mean_scale, size_t begin, size_t n, float* x) const;
+
+ private:
+  bool is_sketched() const { return sketch_ != nullptr; }
+  // The scale of a residual with `levels`, times which levels stand for it.
+  float ScaleOf(float norm, const float* unit, const uint8_t* codes, size_t band) const;
+
+  Side side_;
+  PartFormat format_;
+  uint32_t head_dim_;
+  size_t rotated_floats_;
+  std::vector<uint32_t> order_;  // input coordinate of each rotated input, empty: as is
+  std::vector<Rotation> rotations_;
+  std::vector<LevelCodebook> codebooks_;
+  std::unique_ptr<Rotation> sketch_;
+  float sketch_factor_ = 0;
+};
+
+}  // namespace quash::kv
