@@ -11,6 +11,8 @@ unpickled. NumPy is required; h5py and pyarrow only for their formats.
 """
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -97,26 +99,31 @@ def read_hdf5(path, key="train"):
     """One dataset of an HDF5 file, as ann-benchmarks lays them out (train, test,
     neighbors, distances). Read hostile files in a process of their own: HDF5
     parses in C."""
-    import h5py  # pylint: disable=import-outside-toplevel
-    with h5py.File(path, "r") as file:
+    h5py = _need("h5py", path)
+    with _reading(path, "HDF5"), h5py.File(path, "r") as file:
         if key not in file or not isinstance(file[key], h5py.Dataset):
             raise ValueError(f"{path}: no dataset {key!r}, expected one of {sorted(file)}")
         dataset = file[key]
         if dataset.dtype.kind not in "fiu":
             raise ValueError(f"{path}: {key} has dtype {dataset.dtype}, expected numbers")
         _check_shape(f"{path}: {key}", dataset.shape)
-        # Chunked and compressed data may be stored in far fewer bytes than it
-        # states; what was never written is not worth allocating.
-        if dataset.size and dataset.id.get_storage_size() == 0:
-            raise ValueError(f"{path}: {key} states shape {dataset.shape} and stores nothing")
+        # Chunks that were never written take no space, however large the shape;
+        # gzip makes data smaller by 1032 at most.
+        stored = dataset.id.get_storage_size()
+        if dataset.size * dataset.dtype.itemsize > 1032 * stored:
+            raise ValueError(f"{path}: {key} states shape {dataset.shape} and stores {stored} bytes")
         return dataset[()]
 
 
 def read_parquet(path, column=None):
     """A column of equally long number lists of a Parquet file, as float32."""
-    import pyarrow as pa  # pylint: disable=import-outside-toplevel
-    import pyarrow.parquet as pq  # pylint: disable=import-outside-toplevel
-    file = pq.ParquetFile(path)
+    pa = _need("pyarrow", path)
+    pq = _need("pyarrow.parquet", path)
+    with _reading(path, "Parquet"), pq.ParquetFile(path) as file:
+        return _read_list_column(pa, path, file, column)
+
+
+def _read_list_column(pa, path, file, column):
     schema = file.schema_arrow
     if column is None:
         lists = [field.name for field in schema if _is_number_list(pa, field.type)]
@@ -133,6 +140,7 @@ def read_parquet(path, column=None):
         lengths = np.asarray(array.value_lengths())
         if dim is None and lengths.size:
             dim = int(lengths[0])
+            _check_shape(f"{path}: {column}", (len(lengths), dim))
         if (lengths != dim).any():
             raise ValueError(f"{path}: {column} has lists of {set(lengths.tolist())} values, "
                              f"expected {dim} in every row")
@@ -142,7 +150,6 @@ def read_parquet(path, column=None):
         parts.append(values.to_numpy(zero_copy_only=False).astype("<f4").reshape(-1, dim))
     if dim is None:
         raise ValueError(f"{path}: no rows")
-    _check_shape(f"{path}: {column}", (len(parts), dim))
     return np.concatenate(parts)
 
 
@@ -185,6 +192,27 @@ def write_vecs(path, matrix):
     rows["dim"] = dim
     rows["values"] = matrix
     rows.tofile(path)
+
+
+def _need(module, path):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".", maxsplit=1)[0]
+        raise ImportError(f"{path}: reading it needs {package} (pip install {package})") from error
+
+
+@contextlib.contextmanager
+def _reading(path, kind):
+    """Errors of a parser become a ValueError that names the file."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise type(error)(f"{path}: {os.strerror(error.errno)}") from None
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise ValueError(f"{path}: not {kind}, or damaged: {error}") from error
 
 
 def _check_shape(what, shape):

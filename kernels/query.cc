@@ -61,8 +61,11 @@ LevelQuery BuildLevelQuery(const float* rotated, size_t dim, int16_t* values) {
   // Rounding adds at most 1/2 per coordinate to the sum of magnitudes.
   const double budget = 2147483647.0 / 107 - 0.5 * static_cast<double>(dim);
   const double factor = std::min(32767.0 / largest, budget / sum);
+  // To the nearest integer, ties to even: above 2^52 a double has no fraction.
+  // std::nearbyint() is a call per value where the compiler may not assume SSE 4.1.
+  constexpr double kShift = 6755399441055744.0;  // 1.5 * 2^52
   for (size_t j = 0; j < dim; ++j) {
-    values[j] = static_cast<int16_t>(std::nearbyint(rotated[j] * factor));
+    values[j] = static_cast<int16_t>(rotated[j] * factor + kShift - kShift);
   }
   query.scale = static_cast<float>(1.0 / factor);
   return query;

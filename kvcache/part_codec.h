@@ -48,7 +48,7 @@ class PartCodec {
 
  private:
   bool is_sketched() const { return sketch_ != nullptr; }
-  // The scale of a residual with `levels`, times which levels stand for it.
+  // Times which the levels of `codes` stand for norm * unit.
   float ScaleOf(float norm, const float* unit, const uint8_t* codes, size_t band) const;
 
   Side side_;

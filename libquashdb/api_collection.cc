@@ -38,9 +38,9 @@ Status CheckName(const char* name, std::string* out) {
 
 Status CopyField(const quash_field& field, size_t index, quash::Field* out) {
   if (field.name == nullptr) return Error(QUASH_INVALID, "fields[{}].name is NULL", index);
-  if (static_cast<unsigned>(field.type) > QUASH_FIELD_STRING_LIST) {
+  if (const uint32_t type = quash::EnumNumber(field.type); type > QUASH_FIELD_STRING_LIST) {
     return Error(QUASH_INVALID, "field \"{}\" has type {}, expected a quash_field_type",
-                 field.name, static_cast<unsigned>(field.type));
+                 field.name, type);
   }
   const size_t length = strnlen(field.name, QUASH_NAME_BYTES_MAX + 1);
   *out = {std::string(field.name, length), field.type};
@@ -56,10 +56,11 @@ Status MakeSpec(const char* name, const quash_collection_options& options,
   if (options.dim > QUASH_DIM_MAX) {
     return Error(QUASH_LIMIT, "dim is {}, expected 1 to {}", options.dim, QUASH_DIM_MAX);
   }
-  const auto check_enum = [](const char* what, unsigned value, unsigned largest) {
-    return value <= largest ? Status()
-                            : Error(QUASH_INVALID, "{} is {}, expected 0 to {}", what, value,
-                                    largest);
+  const auto check_enum = [](const char* what, const auto& value, uint32_t largest) {
+    const uint32_t number = quash::EnumNumber(value);
+    return number <= largest ? Status()
+                             : Error(QUASH_INVALID, "{} is {}, expected 0 to {}", what, number,
+                                     largest);
   };
   QUASH_RETURN_IF_ERROR(check_enum("metric", options.metric, QUASH_METRIC_L2));
   QUASH_RETURN_IF_ERROR(check_enum("id_type", options.id_type, QUASH_ID_STRING));

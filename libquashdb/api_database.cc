@@ -54,13 +54,12 @@ quash_status quash_open(const char* path, const quash_open_options* options, qua
     quash_open_options given;
     quash_open_options_init(&given);
     QUASH_RETURN_IF_ERROR(quash::CopyOptions(options, "quash_open_options", &given));
-    if (static_cast<unsigned>(given.mode) > QUASH_OPEN_FOLLOWER) {
-      return Error(QUASH_INVALID, "mode is {}, expected a quash_open_mode",
-                   static_cast<unsigned>(given.mode));
+    if (const uint32_t mode = quash::EnumNumber(given.mode); mode > QUASH_OPEN_FOLLOWER) {
+      return Error(QUASH_INVALID, "mode is {}, expected a quash_open_mode", mode);
     }
-    if (static_cast<unsigned>(given.durability) > QUASH_DURABILITY_NORMAL) {
-      return Error(QUASH_INVALID, "durability is {}, expected a quash_durability",
-                   static_cast<unsigned>(given.durability));
+    if (const uint32_t durability = quash::EnumNumber(given.durability);
+        durability > QUASH_DURABILITY_NORMAL) {
+      return Error(QUASH_INVALID, "durability is {}, expected a quash_durability", durability);
     }
     if (given.memory_budget_bytes != 0 && given.memory_budget_bytes < kMinMemoryBudget) {
       return Error(QUASH_INVALID, "memory_budget_bytes is {}, expected 0 or at least {}",

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -98,6 +99,16 @@ Status CopyOptions(const Options* from, const char* type, Options* to) {
   std::memcpy(static_cast<void*>(to), from, from->struct_size);
   to->struct_size = sizeof(Options);
   return Status();
+}
+
+// The number in a caller's enum. C lets it be any, and C++ must not load one
+// that is no enumerator.
+template <typename Enum>
+uint32_t EnumNumber(const Enum& value) {
+  static_assert(sizeof(Enum) == sizeof(uint32_t));
+  uint32_t number;
+  std::memcpy(&number, &value, sizeof(number));
+  return number;
 }
 
 // Text for a char** out parameter, freed by quash_free().

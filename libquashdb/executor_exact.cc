@@ -48,7 +48,8 @@ Status SearchExactTile(const Snapshot& snapshot, const MatchingRows& matching, c
   std::vector<PreparedQuery> prepared(nq);
   std::vector<RerankScore> scores;
   for (size_t q = 0; q < nq; ++q) {
-    prepared[q].Prepare(snapshot, queries + q * snapshot.spec->dim, 1, /*with_codes=*/false);
+    prepared[q].Prepare(snapshot, queries + q * snapshot.spec->dim, 1,
+                        PreparedQuery::Against::kTier);
     scores.emplace_back(snapshot, prepared[q]);
   }
   const auto parts = matching.Partition(threads);
@@ -107,12 +108,13 @@ Status SearchDirectly(const Snapshot& snapshot, const MatchingRows& matching, co
                       std::vector<std::vector<Hit>>* hits, uint64_t* bytes) {
   const std::vector<uint64_t> rows = matching.List();
   const bool over_queries = nq >= threads;
-  const bool with_codes = snapshot.spec->rerank == QUASH_RERANK_NONE;
+  const auto against = snapshot.spec->rerank == QUASH_RERANK_NONE ? PreparedQuery::Against::kCodes
+                                                                  : PreparedQuery::Against::kTier;
   *bytes += nq * rows.size() * FinalRowBytes(snapshot);
   return ParallelFor(nq, over_queries ? threads : 1, [&](size_t q) -> Status {
     static thread_local PreparedQuery query;
     static thread_local std::vector<float> scores;
-    query.Prepare(snapshot, queries + q * snapshot.spec->dim, 1, with_codes);
+    query.Prepare(snapshot, queries + q * snapshot.spec->dim, 1, against);
     scores.resize(rows.size());
     QUASH_RETURN_IF_ERROR(
         ScoreFinal(snapshot, query, rows, over_queries ? 1 : threads, scores.data()));

@@ -11,7 +11,7 @@ size_t Padded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAl
 }  // namespace
 
 void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t planes,
-                            bool with_codes) {
+                            Against against) {
   const Quantizer& quantizer = *snapshot.quantizer;
   const CodeLayout& layout = quantizer.layout();
   const size_t dim = layout.dim;
@@ -40,11 +40,13 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
   const bool is_l2 = snapshot.spec->metric == QUASH_METRIC_L2;
   offset_ = is_l2 ? norm_sq_ : 0;
   gain_ = is_l2 ? 2 : 1;
-  if (!with_codes) return;
+  if (against == Against::kTier) return;
 
   quantizer.rotation().Apply(vector, 1, rotated, scratch);
-  lut_ = BuildPlaneLut(rotated, dim, table);
   levels_ = BuildLevelQuery(rotated, dim, level_values);
+  if (against == Against::kCodes) return;
+
+  lut_ = BuildPlaneLut(rotated, dim, table);
   const bool exact = snapshot.spec->rerank != QUASH_RERANK_NONE;
   const auto norm = static_cast<float>(std::sqrt(sum));
   scanned_ = MakePrefixModel(quantizer, planes, norm, lut_.step, lut_.bias, exact);

@@ -34,9 +34,15 @@ class AlignedBuffer {
 
 class PreparedQuery {
  public:
-  //   query       [dim], not kept: copied, and normalised for cosine
-  //   with_codes  rotate it and build its tables; false: rerank tier only
-  void Prepare(const Snapshot& snapshot, const float* query, size_t planes, bool with_codes);
+  // What the query will be compared with.
+  enum class Against {
+    kTier,   // the rerank tier: vector() and what follows from it
+    kCodes,  // whole codes: levels() as well
+    kPlanes  // planes and whole codes: everything
+  };
+  //   query   [dim], not kept: copied, and normalised for cosine
+  //   planes  scanned, for scanned()
+  void Prepare(const Snapshot& snapshot, const float* query, size_t planes, Against against);
 
   const float* vector() const { return vector_; }  // [dim]
   float norm_sq() const { return norm_sq_; }       // of vector()

@@ -136,7 +136,7 @@ Status Tile::Run(const float* queries, size_t nq, Attempt attempt, std::vector<H
   if (work_.queries.size() < nq) work_.queries.resize(nq);
   for (size_t q = 0; q < nq; ++q) {
     work_.queries[q].Prepare(snapshot_, queries + q * snapshot_.spec->dim, widths_.planes,
-                             /*with_codes=*/true);
+                             PreparedQuery::Against::kPlanes);
   }
   QUASH_RETURN_IF_ERROR(Scan(nq, attempt.k));
   for (size_t q = 0; q < nq; ++q) {

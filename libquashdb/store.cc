@@ -8,10 +8,8 @@
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <mutex>
 #include <system_error>
@@ -64,6 +62,21 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
   options.compression = text ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
   if (HoldsLargeValues(family)) options.target_file_size_base = 128u << 20;
   return options;
+}
+
+// RocksDB leaves the empty log of an opening without writes behind until the next
+// flush. Failures do no harm.
+void RemoveEmptyLogs(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(path, error); !error && entry != fs::end(entry);
+       entry.increment(error)) {
+    std::error_code of_entry;
+    if (entry->path().extension() == ".log" && entry->is_regular_file(of_entry) &&
+        entry->file_size(of_entry) == 0 && !of_entry) {
+      fs::remove(entry->path(), of_entry);
+    }
+  }
 }
 
 }  // namespace
@@ -132,6 +145,9 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
   db_options.bytes_per_sync = 1u << 20;
   db_options.info_log = std::make_shared<NullLogger>();
   db_options.max_open_files = options.access == Access::kFollower ? -1 : MaxOpenFiles();
+  // The default starts 16 threads for each family, which takes longer than opening
+  // the files.
+  db_options.max_file_opening_threads = 1;
   // Space taken ahead of writing would defeat the free-space floor.
   db_options.allow_fallocate = false;
   db_options.skip_stats_update_on_db_open = true;
@@ -154,22 +170,17 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
   rocksdb::Status status;
   switch (options.access) {
     case Access::kReadWrite:
+      if (!options.in_memory) RemoveEmptyLogs(path);
       status = rocksdb::DB::Open(db_options, path, families, &store->handles_, &db);
       break;
     case Access::kReadOnly:
       status = rocksdb::DB::OpenForReadOnly(db_options, path, families, &store->handles_, &db);
       break;
-    case Access::kFollower: {
-      std::string secondary = std::filesystem::temp_directory_path() / "quashdb-follower-XXXXXX";
-      if (mkdtemp(secondary.data()) == nullptr) {
-        return Error(QUASH_IO, "cannot make a directory like {}: {}", secondary,
-                     std::generic_category().message(errno));
-      }
-      store->secondary_path_ = secondary;
-      status = rocksdb::DB::OpenAsSecondary(db_options, path, secondary, families,
-                                            &store->handles_, &db);
+    case Access::kFollower:
+      // The second path is for an info log, which we have turned off.
+      status = rocksdb::DB::OpenAsSecondary(db_options, path, path, families, &store->handles_,
+                                            &db);
       break;
-    }
   }
   store->db_.reset(db);
   QUASH_RETURN_IF_ERROR(FromRocks(status, "opening " + path));
@@ -184,10 +195,6 @@ Store::~Store() {
     }
     if (access_ == Access::kReadWrite) (void)db_->Close();
     db_.reset();
-  }
-  if (!secondary_path_.empty()) {
-    std::error_code ignored;
-    std::filesystem::remove_all(secondary_path_, ignored);
   }
 }
 

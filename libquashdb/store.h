@@ -104,7 +104,6 @@ class Store : public std::enable_shared_from_this<Store> {
   std::unique_ptr<rocksdb::Env> memory_env_;
   std::shared_ptr<ErrorLatch> latch_;
   std::shared_ptr<rocksdb::Cache> block_cache_;
-  std::string secondary_path_;  // follower's private directory
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // by Family, then "default"
 };

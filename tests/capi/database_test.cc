@@ -81,6 +81,24 @@ TEST_CASE("the directory is private to its owner") {
   CHECK((info.st_mode & 0777) == 0700);
 }
 
+TEST_CASE("opening and closing leaves no files behind") {
+  const TempDir dir;
+  const std::string path = dir / "a.qdb";
+  const auto files = [&] {
+    const auto entries = std::filesystem::recursive_directory_iterator(path);
+    return std::distance(begin(entries), end(entries));
+  };
+  (void)Create(Open(path).get(), "c", {});
+  (void)Open(path);
+  const auto before = files();
+  for (int i = 0; i < 10; ++i) {
+    (void)Open(path, QUASH_OPEN_READWRITE);
+    (void)Open(path, QUASH_OPEN_READONLY);
+    (void)Open(path, QUASH_OPEN_FOLLOWER);
+  }
+  CHECK(files() <= before);
+}
+
 TEST_CASE("a database in memory is private and goes with its handle") {
   const Db first = Open(":memory:");
   const Db second = Open(":memory:");

@@ -115,11 +115,11 @@ TEST_CASE("truncated, flipped, missing and foreign files are found out or do no 
   int found = 0, harmless = 0;
   for (const fs::path& file : FilesOf(original.path)) {
     const std::string bytes = ReadFile(original.path / file);
-    for (const auto& [what, damage] : damages) {
+    for (const auto& damage : damages) {
       CAPTURE(file.string());
-      CAPTURE(what);
+      CAPTURE(damage.first);
       CopyDatabase(original.path, path);
-      WriteFile(path / file, damage(bytes));
+      WriteFile(path / file, damage.second(bytes));
       const Finding finding = Probe(path, original.dump);
       CheckFinding(finding);
       ++(finding.outcome == "same" ? harmless : found);

@@ -1,5 +1,5 @@
-// Runs the fault tests: --cycles N and --flips N make them longer than in
-// ctest, --seed S repeats a run.
+// Runs the fault tests: --cycles N, --flips N and --io-failures N make them longer
+// than in ctest, --seed S repeats a run.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <cstdlib>
 #include <string>
@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
     const uint64_t value = std::strtoull(argv[i + 1], nullptr, 10);
     if (name == "--cycles") options.cycles = static_cast<int>(value);
     if (name == "--flips") options.flips = static_cast<int>(value);
+    if (name == "--io-failures") options.io_failures = static_cast<int>(value);
     if (name == "--seed") options.seed = value;
   }
   const int result = doctest::Context(argc, argv).run();

@@ -3,6 +3,9 @@
 //       each between the lines "B number" and "A number"
 //   limited-write PATH SEED FIRST BYTES       the same with files limited to
 //       BYTES; at the first failure what the handle then does
+//   failing-io PATH SEED FIRST LAST KIND CALL once|on   opens, writes the batches
+//       FIRST to LAST, reads and closes while file calls of a kind fail from the
+//       CALL-th on (failing_io.h); FIRST 0: creates the database first
 //   probe PATH DUMP                           opens, reads everything, compares
 //       with the text in the file DUMP, and prints what came of it
 #include <fmt/format.h>
@@ -14,6 +17,7 @@
 #include <iterator>
 
 #include "tests/capi/support.h"
+#include "tests/fault/failing_io.h"
 #include "tests/fault/workload.h"
 
 namespace capi_test {
@@ -21,6 +25,7 @@ namespace {
 
 using fault_test::Batch;
 using fault_test::Collections;
+using fault_test::Model;
 
 void Say(const std::string& line) {
   std::puts(line.c_str());
@@ -83,6 +88,77 @@ int Write(char** argv, bool limited) {
   return 0;
 }
 
+// A row is found at its own vector.
+quash_status FindRows(quash_collection* numbers, uint64_t seed, const Model& model, bool* right) {
+  *right = true;
+  size_t i = 0;
+  for (const auto& [id, origin] : model.numbers) {
+    if (i++ % 97 != 0) continue;
+    const auto vector = fault_test::VectorOf(seed, origin);
+    int64_t found = 0;
+    float score = 0;
+    const quash_status status =
+        quash_search_into(numbers, vector.data(), 1, 1, nullptr, &found, &score, nullptr);
+    if (status != QUASH_OK) return status;
+    *right &= found == id && score > -1e-4f;
+  }
+  return QUASH_OK;
+}
+
+// Prints a line per step, "letter STATUS message": O open, C collections, B, A
+// and F number: batch begun, acknowledged, failed; R read, S search, V verify,
+// Z close; X: contents that should not be; T: calls of the kind and failures.
+int WriteUnderFailingIo(char** argv) {
+  const char* path = argv[3];
+  const uint64_t seed = std::stoull(argv[4]);
+  const int64_t first = std::stoll(argv[5]), last = std::stoll(argv[6]);
+  const auto kind = static_cast<failing_io::Kind>(std::stoi(argv[7]));
+  Model model;
+  for (int64_t number = 0; number < first; ++number) {
+    model.Apply(fault_test::MakeBatch(seed, number));
+  }
+  failing_io::Start(path, kind, std::stoull(argv[8]), std::string(argv[9]) == "on");
+  quash_db* db = nullptr;
+  quash_status status = OpenPath(path, first == 0 ? QUASH_OPEN_CREATE : QUASH_OPEN_READWRITE,
+                                 QUASH_DURABILITY_FULL, &db);
+  Say("O " + Outcome(status));
+  if (status == QUASH_OK) {
+    Collections collections;
+    if (first == 0) status = fault_test::CreateCollections(db);
+    if (status == QUASH_OK) status = fault_test::OpenCollections(db, &collections);
+    Say("C " + Outcome(status));
+    if (status == QUASH_OK) {
+      for (int64_t number = first; number <= last; ++number) {
+        const Batch batch = fault_test::MakeBatch(seed, number);
+        Say(fmt::format("B {}", number));
+        status = fault_test::Apply(db, collections, seed, batch);
+        if (status == QUASH_OK) {
+          model.Apply(batch);
+          Say(fmt::format("A {}", number));
+        } else {
+          Say(fmt::format("F {} {}", number, Outcome(status)));
+        }
+      }
+      Model stored;
+      std::string wrong;
+      status = fault_test::ReadModel(collections, seed, &stored, &wrong);
+      Say("R " + Outcome(status));
+      if (status == QUASH_OK) wrong += fault_test::Difference(stored, model);
+      if (!wrong.empty()) Say("X " + wrong);
+      bool right = false;
+      status = FindRows(collections.numbers, seed, model, &right);
+      Say("S " + Outcome(status));
+      if (status == QUASH_OK && !right) Say("X a search did not find a row at its own vector");
+      Say("V " + Outcome(quash_verify(db, nullptr)));
+    }
+    fault_test::FreeCollections(collections);
+    Say("Z " + Outcome(quash_close(db)));
+  }
+  failing_io::Stop();
+  Say(fmt::format("T {} {}", failing_io::Calls(kind), failing_io::Failed()));
+  return 0;
+}
+
 // "same", "refused STATUS message" at open, "failed STATUS message" in reading,
 // or "loss": other contents without an error.
 int Probe(char** argv) {
@@ -126,6 +202,7 @@ std::optional<int> RunChildRole(int argc, char** argv) {
   const std::string role = argv[2];
   if (role == "crash-write" && argc == 7) return Write(argv, /*limited=*/false);
   if (role == "limited-write" && argc == 7) return Write(argv, /*limited=*/true);
+  if (role == "failing-io" && argc == 10) return WriteUnderFailingIo(argv);
   if (role == "probe" && argc == 5) return Probe(argv);
   return 2;
 }

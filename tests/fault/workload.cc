@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
 #include <random>
 
 namespace fault_test {
@@ -51,6 +53,68 @@ quash_status Write(quash_collection* collection, uint64_t seed, const Batch& bat
   rows.documents = document_pointers.data();
   return batch.kind == Batch::Kind::kAdd ? quash_add(collection, &rows, nullptr)
                                          : quash_upsert(collection, &rows);
+}
+
+// Rows of one page; false if one of them is not what its origin says.
+bool TakeRows(const quash_result* page, uint64_t seed, bool string_ids, RowOrigins* rows) {
+  const size_t n = quash_result_offsets(page)[1];
+  for (size_t i = 0; i < n; ++i) {
+    const auto metadata =
+        nlohmann::json::parse(quash_result_metadata(page, i), nullptr, /*allow_exceptions=*/false);
+    if (!metadata.is_object() || !metadata.contains("batch") || !metadata.contains("row")) {
+      return false;
+    }
+    const Origin origin = {metadata["batch"], metadata["row"]};
+    int64_t id;
+    if (string_ids) {
+      const std::string name = quash_result_string_id(page, i);
+      id = name.size() > 5 ? std::stoll(name.substr(5)) : -1;
+      if (name != NameOf(id)) return false;
+    } else {
+      id = quash_result_int_ids(page)[i];
+      const auto vector = VectorOf(seed, origin);
+      const float* stored = quash_result_vectors(page) + i * kDim;
+      if (!std::equal(vector.begin(), vector.end(), stored)) return false;
+    }
+    const char* document = quash_result_document(page, i);
+    if (document == nullptr || document != DocumentOf(origin)) return false;
+    if (!rows->emplace(id, origin).second) return false;
+  }
+  return true;
+}
+
+quash_status ReadRows(quash_collection* collection, uint64_t seed, bool string_ids,
+                      RowOrigins* rows, bool* right) {
+  quash_iterator* iterator = nullptr;
+  // The codes that "names" holds give its vectors back approximately.
+  quash_status status = quash_iterate(
+      collection, nullptr,
+      QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS | (string_ids ? 0 : QUASH_INCLUDE_VECTORS),
+      &iterator);
+  if (status != QUASH_OK) return status;
+  for (*right = true; *right;) {
+    quash_result* page = nullptr;
+    status = quash_iterator_next(iterator, 2000, &page);
+    if (status != QUASH_OK) break;
+    const bool at_end = quash_result_offsets(page)[1] == 0;
+    *right = TakeRows(page, seed, string_ids, rows);
+    quash_result_free(page);
+    if (at_end) break;
+  }
+  quash_iterator_free(iterator);
+  return status;
+}
+
+std::string RowDifference(const char* what, const RowOrigins& found, const RowOrigins& expected) {
+  if (found == expected) return "";
+  size_t lost = 0, extra = 0;
+  for (const auto& row : expected) {
+    const auto it = found.find(row.first);
+    lost += it == found.end() || it->second != row.second;
+  }
+  for (const auto& row : found) extra += !expected.contains(row.first);
+  return fmt::format("{}: {} rows lost or stale, {} rows too many of {}; ", what, lost, extra,
+                     expected.size());
 }
 
 quash_status Delete(quash_collection* collection, const Batch& batch, bool string_ids) {
@@ -187,6 +251,25 @@ void Model::Apply(const Batch& batch) {
     case Batch::Kind::kCheckpoint:
       break;
   }
+}
+
+quash_status ReadModel(const Collections& collections, uint64_t seed, Model* model,
+                       std::string* wrong) {
+  *model = {};
+  wrong->clear();
+  bool right = false;
+  quash_status status = ReadRows(collections.numbers, seed, false, &model->numbers, &right);
+  if (status != QUASH_OK) return status;
+  if (!right) *wrong += "a row of numbers has contents that are not its own; ";
+  status = ReadRows(collections.names, seed, true, &model->names, &right);
+  if (status != QUASH_OK) return status;
+  if (!right) *wrong += "a row of names has contents that are not its own; ";
+  return QUASH_OK;
+}
+
+std::string Difference(const Model& found, const Model& expected) {
+  return RowDifference("numbers", found.numbers, expected.numbers) +
+         RowDifference("names", found.names, expected.names);
 }
 
 }  // namespace fault_test

@@ -50,10 +50,19 @@ void FreeCollections(const Collections& collections);
 quash_status Apply(quash_db* db, const Collections& collections, uint64_t seed, const Batch& batch);
 
 // What should be stored: row id -> origin, per collection.
+using RowOrigins = std::map<int64_t, Origin>;
 struct Model {
-  std::map<int64_t, Origin> numbers, names;
+  RowOrigins numbers, names;
   void Apply(const Batch& batch);
   bool operator==(const Model&) const = default;
 };
+
+// Reads everything back to where it comes from.
+//   wrong  out: what contents do not follow from their origin; "" if all do
+quash_status ReadModel(const Collections& collections, uint64_t seed, Model* model,
+                       std::string* wrong);
+
+// "" if both hold the same rows, else how they differ.
+std::string Difference(const Model& found, const Model& expected);
 
 }  // namespace fault_test

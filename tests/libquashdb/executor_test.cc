@@ -487,7 +487,8 @@ TEST_CASE("pages are full until the rows after the cursor run out") {
   constexpr int64_t kRows = 1000;
   const std::vector<float> one = RandomVectors(1, 40, 0, 24);
   for (quash_metric metric : kMetrics) {
-    for (const auto& [candidates, reranked] : {std::pair(0u, 0u), {32u, 0u}, {400u, 20u}}) {
+    for (const auto& widths : {std::pair(0u, 0u), {32u, 0u}, {400u, 20u}}) {
+      const unsigned candidates = widths.first, reranked = widths.second;
       CAPTURE(metric);
       CAPTURE(candidates);
       MemoryCollection rows(Spec(40, metric, 3, QUASH_RERANK_F16), 300);

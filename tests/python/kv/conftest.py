@@ -1,6 +1,23 @@
 """Models made on the spot: nothing is downloaded."""
 
+import importlib.util
+import os
+import pathlib
+import sys
+
+import hypothesis
 import pytest
+
+# As ../conftest.py, which pytest leaves out if it is given this folder alone.
+if "QUASHDB_LIBRARY" in os.environ:
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "bindings" / "python"))
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("default")
+
+# Test modules skip where torch or the library is missing. Where both are there,
+# a package that cannot be imported is an error and not a reason to skip.
+if "QUASHKV_LIBRARY" in os.environ and importlib.util.find_spec("torch") is not None:
+    import quashdb.kv  # noqa: F401
 
 
 def _model(kind="llama", **options):

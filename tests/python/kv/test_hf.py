@@ -210,6 +210,20 @@ class TestCompression:
         ]
         assert alive == []
 
+    def test_decoding_reads_packed_codes(self, model, monkeypatch):
+        calls = []
+        attend = kv.PackedStore.attend
+        monkeypatch.setattr(
+            kv.PackedStore,
+            "attend",
+            lambda store, layer, *args, **options: (
+                calls.append(layer) or attend(store, layer, *args, **options)
+            ),
+        )
+        monkeypatch.setattr(kv.PackedStore, "read", None)
+        generate(model, prompt(2, 200), QuashKVCache.from_model(model), new=5)
+        assert calls == [0, 1] * 4
+
     def test_update_returns_new_tokens_alone(self, model):
         cache = QuashKVCache.from_model(model)
         with torch.no_grad():

@@ -103,9 +103,7 @@ class TestBackend:
 
         from quashdb.kv.vllm_backend import QuashAttentionBackend
 
-        spec = FullAttentionSpec(
-            block_size=64, num_kv_heads=2, head_size=128, dtype=torch.bfloat16
-        )
+        spec = FullAttentionSpec(block_size=64, num_kv_heads=2, head_size=128, dtype=torch.bfloat16)
         packed = QuashAttentionBackend.customize_spec(spec)
         assert 3 < spec.page_size_bytes / packed.page_size_bytes < 4
 

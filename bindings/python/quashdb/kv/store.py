@@ -56,9 +56,9 @@ class PackedStore:
     """Keys and values of any number of sequences, each with num_layers layers, as
     2 to 4 bit codes in pages of 64 tokens.
 
-    A sequence is a number. The first sink_pages pages and the newest 64 to
-    63 + reserve tokens of it stay as given; full pages behind are compressed and
-    never change. Forks share them.
+    A sequence is a number. The first sink_pages pages and the newest tokens, at
+    least reserve and at most 63 + reserve, stay as given; full pages between are
+    compressed and never change. Forks share them.
 
     num_layers, num_kv_heads: 1..1024. head_dim: 16..512, a multiple of 16.
     key_bits, value_bits: 2, 2.5, 3, 3.5 or 4.

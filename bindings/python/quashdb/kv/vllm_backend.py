@@ -104,8 +104,8 @@ class QuashMetadataBuilder(AttentionMetadataBuilder[QuashMetadata]):
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         if not isinstance(kv_cache_spec, FullAttentionSpec):
             raise UnsupportedError(
-                f"packed pages need FullAttentionSpec, not {type(kv_cache_spec).__name__}: run with "
-                "--disable-hybrid-kv-cache-manager"
+                f"packed pages need FullAttentionSpec, not {type(kv_cache_spec).__name__}: run "
+                "with --disable-hybrid-kv-cache-manager"
             )
         if vllm_config.cache_config.enable_prefix_caching:
             raise UnsupportedError(

@@ -1,0 +1,235 @@
+#include "tests/fault/failing_io.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <string>
+
+namespace failing_io {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct State {
+  std::mutex mutex;
+  std::string directory;                 // with a slash at its end
+  std::map<std::string, off_t> durable;  // file -> bytes that are synced
+};
+
+State& state() {
+  static State* const state = new State;  // used until the process ends
+  return *state;
+}
+
+std::atomic<bool> active{false};
+std::atomic<Kind> failing_kind{Kind::kWrite};
+std::atomic<uint64_t> first_failing{0};
+std::atomic<bool> fails_from_there{false};
+std::atomic<uint64_t> calls[kNumKinds];
+std::atomic<uint64_t> failures{0};
+
+// The next definition of a libc function after this library's.
+template <typename Function>
+Function* Next(const char* name) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+
+std::string PathOf(int file) {
+  char link[32], path[4096];
+  std::snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
+  const ssize_t size = readlink(link, path, sizeof(path));
+  return {path, static_cast<size_t>(std::max<ssize_t>(size, 0))};
+}
+
+bool IsWatched(const std::string& path) {
+  return path.size() > state().directory.size() && path.starts_with(state().directory);
+}
+
+// Counts a call; true if it is to fail.
+bool Fails(Kind kind) {
+  const uint64_t number = ++calls[static_cast<int>(kind)];
+  const uint64_t first = first_failing;
+  if (kind != failing_kind || first == 0) return false;
+  const bool fails = number == first || (number > first && fails_from_there);
+  if (fails) ++failures;
+  return fails;
+}
+
+bool Fails(Kind kind, int file) { return active && IsWatched(PathOf(file)) && Fails(kind); }
+bool Fails(Kind kind, const char* path) { return active && IsWatched(path) && Fails(kind); }
+
+// Half of all runs: the first half of the bytes arrives.
+bool TearsWrites() { return first_failing % 2 == 0; }
+
+// The disk has kept what was synced before and nothing else.
+void ForgetUnsynced(int file) {
+  struct stat info;
+  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) return;
+  const std::lock_guard lock(state().mutex);
+  const off_t durable = state().durable[PathOf(file)];
+  static const auto next = Next<int(int, off_t)>("ftruncate");
+  if (durable < info.st_size && next(file, durable) != 0) std::perror("ftruncate");
+}
+
+int Sync(int file, int (*next)(int)) {
+  if (Fails(Kind::kSync, file)) {
+    ForgetUnsynced(file);
+    errno = EIO;
+    return -1;
+  }
+  const int result = next(file);
+  struct stat info;
+  if (active && result == 0 && fstat(file, &info) == 0) {
+    const std::lock_guard lock(state().mutex);
+    state().durable[PathOf(file)] = info.st_size;
+  }
+  return result;
+}
+
+}  // namespace
+
+void Start(const char* directory, Kind kind, uint64_t first, bool from_there) {
+  active = false;
+  {
+    const std::lock_guard lock(state().mutex);
+    state().directory = std::string(directory) + "/";
+    state().durable.clear();
+    for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+      if (entry.is_regular_file()) {
+        state().durable[entry.path()] = static_cast<off_t>(entry.file_size());
+      }
+    }
+  }
+  failing_kind = kind;
+  first_failing = first;
+  fails_from_there = from_there;
+  for (auto& count : calls) count = 0;
+  failures = 0;
+  active = true;
+}
+
+void Stop() { active = false; }
+
+uint64_t Calls(Kind kind) { return calls[static_cast<int>(kind)]; }
+uint64_t Failed() { return failures; }
+
+}  // namespace failing_io
+
+using failing_io::Fails;
+using failing_io::Kind;
+using failing_io::Next;
+
+extern "C" {
+
+ssize_t write(int file, const void* data, size_t size) {
+  static const auto next = Next<ssize_t(int, const void*, size_t)>("write");
+  if (Fails(Kind::kWrite, file)) {
+    if (failing_io::TearsWrites()) (void)!next(file, data, size / 2);
+    errno = EIO;
+    return -1;
+  }
+  return next(file, data, size);
+}
+
+ssize_t pwrite(int file, const void* data, size_t size, off_t offset) {
+  static const auto next = Next<ssize_t(int, const void*, size_t, off_t)>("pwrite");
+  if (Fails(Kind::kWrite, file)) {
+    if (failing_io::TearsWrites()) (void)!next(file, data, size / 2, offset);
+    errno = EIO;
+    return -1;
+  }
+  return next(file, data, size, offset);
+}
+
+int fsync(int file) {
+  static const auto next = Next<int(int)>("fsync");
+  return failing_io::Sync(file, next);
+}
+
+int fdatasync(int file) {
+  static const auto next = Next<int(int)>("fdatasync");
+  return failing_io::Sync(file, next);
+}
+
+int sync_file_range(int file, off_t offset, off_t size, unsigned flags) {
+  static const auto next = Next<int(int, off_t, off_t, unsigned)>("sync_file_range");
+  // Without flags it only asks whether the file system has it.
+  if (flags != 0 && Fails(Kind::kSync, file)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(file, offset, size, flags);
+}
+
+ssize_t read(int file, void* data, size_t size) {
+  static const auto next = Next<ssize_t(int, void*, size_t)>("read");
+  if (Fails(Kind::kRead, file)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(file, data, size);
+}
+
+ssize_t pread(int file, void* data, size_t size, off_t offset) {
+  static const auto next = Next<ssize_t(int, void*, size_t, off_t)>("pread");
+  if (Fails(Kind::kRead, file)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(file, data, size, offset);
+}
+
+size_t fread_unlocked(void* data, size_t size, size_t count, FILE* file) {
+  static const auto next = Next<size_t(void*, size_t, size_t, FILE*)>("fread_unlocked");
+  if (Fails(Kind::kRead, fileno(file))) {
+    errno = EIO;
+    return 0;
+  }
+  return next(data, size, count, file);
+}
+
+int open(const char* path, int flags, ...) {
+  static const auto next = Next<int(const char*, int, ...)>("open");
+  mode_t mode = 0;
+  if ((flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE) {
+    va_list arguments;
+    va_start(arguments, flags);
+    mode = va_arg(arguments, mode_t);
+    va_end(arguments);
+  }
+  if (Fails(Kind::kName, path)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(path, flags, mode);
+}
+
+int rename(const char* from, const char* to) noexcept {
+  static const auto next = Next<int(const char*, const char*)>("rename");
+  if (Fails(Kind::kName, from)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(from, to);
+}
+
+int ftruncate(int file, off_t size) noexcept {
+  static const auto next = Next<int(int, off_t)>("ftruncate");
+  if (Fails(Kind::kName, file)) {
+    errno = EIO;
+    return -1;
+  }
+  return next(file, size);
+}
+
+}  // extern "C"

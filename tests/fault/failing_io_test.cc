@@ -1,0 +1,248 @@
+// Every write, sync, read, open and rename fails once, or from one on: each call
+// of the library succeeds or says what failed, what it acknowledged is there
+// after reopening, and nothing else is.
+#include "tests/fault/failing_io.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "tests/capi/support.h"
+#include "tests/fault/options.h"
+#include "tests/fault/workload.h"
+
+namespace fault_test {
+namespace {
+
+namespace fs = std::filesystem;
+using capi_test::Child;
+using capi_test::Db;
+using capi_test::TempDir;
+using failing_io::Kind;
+
+constexpr const char* kKindNames[failing_io::kNumKinds] = {"write", "sync", "read", "name"};
+
+struct Failure {
+  Kind kind;
+  uint64_t call;  // 0: none fails
+  bool from_there;
+};
+
+// What the child said of itself.
+struct Run {
+  std::vector<int64_t> acknowledged;
+  std::vector<int64_t> failed;  // since the last one acknowledged
+  bool has_collections = false;
+  int errors = 0;
+  uint64_t calls = 0, failures = 0;
+};
+
+// An error names what was refused and has a code for it.
+void CheckOutcome(const std::string& text, Run* run) {
+  if (text.starts_with("QUASH_OK ")) return;
+  ++run->errors;
+  const bool has_code = text.starts_with("QUASH_IO ") || text.starts_with("QUASH_CORRUPT ");
+  CHECK_MESSAGE((has_code && text.size() > strlen("QUASH_CORRUPT ") + 10), text);
+}
+
+// A child on a directory of its own. RocksDB sleeps for a second after some
+// failures, so many run at once; what they print fits in the pipe.
+struct Runner {
+  Failure failure;
+  std::string path;
+  std::unique_ptr<Child> child;
+};
+
+std::unique_ptr<Child> StartChild(const std::string& path, uint64_t seed, int64_t first,
+                                  int64_t last, const Failure& failure) {
+  return std::make_unique<Child>(
+      std::vector<std::string>{"failing-io", path, std::to_string(seed), std::to_string(first),
+                               std::to_string(last), std::to_string(static_cast<int>(failure.kind)),
+                               std::to_string(failure.call), failure.from_there ? "on" : "once"});
+}
+
+Run FinishChild(Child& child) {
+  Run run;
+  for (std::string line = child.ReadLine(); !line.empty(); line = child.ReadLine()) {
+    INFO(line);
+    const std::string text = line.substr(2);
+    switch (line[0]) {
+      case 'A':
+        run.acknowledged.push_back(std::stoll(text));
+        run.failed.clear();
+        break;
+      case 'F':
+        run.failed.push_back(std::stoll(text));
+        CheckOutcome(text.substr(text.find(' ') + 1), &run);
+        break;
+      case 'C':
+        run.has_collections = text.starts_with("QUASH_OK ");
+        [[fallthrough]];
+      case 'O':
+      case 'R':
+      case 'S':
+      case 'V':
+      case 'Z':
+        CheckOutcome(text, &run);
+        break;
+      case 'T':
+        run.calls = std::stoull(text);
+        run.failures = std::stoull(text.substr(text.find(' ')));
+        break;
+      default:
+        CHECK_MESSAGE(line[0] == 'B', line);
+    }
+  }
+  const int exit_code = child.Wait();
+  CHECK_MESSAGE(exit_code == 0, "the process ended with ", exit_code);
+  if (run.failures == 0) CHECK(run.errors == 0);
+  return run;
+}
+
+// Opened again with a disk that works, the database holds what was acknowledged
+// and at most one whole batch of those that failed, and takes writes.
+void CheckReopened(const std::string& path, uint64_t seed, Model model, const Run& run) {
+  const Db db = capi_test::Open(path, QUASH_OPEN_READWRITE);
+  Collections collections;
+  REQUIRE_OK(OpenCollections(db.get(), &collections));
+  for (const int64_t number : run.acknowledged) model.Apply(MakeBatch(seed, number));
+  Model stored;
+  std::string wrong;
+  REQUIRE_OK(ReadModel(collections, seed, &stored, &wrong));
+  CHECK_MESSAGE(wrong.empty(), wrong);
+  const bool is_expected =
+      stored == model || std::any_of(run.failed.begin(), run.failed.end(), [&](int64_t number) {
+        Model with_one = model;
+        with_one.Apply(MakeBatch(seed, number));
+        return stored == with_one;
+      });
+  CHECK_MESSAGE(is_expected, Difference(stored, model));
+  char* text = nullptr;
+  const quash_status verified = quash_verify(db.get(), &text);
+  const std::string report = capi_test::TakeText(text);
+  CHECK_MESSAGE(verified == QUASH_OK, report);
+  CHECK_OK(Apply(db.get(), collections, seed, {Batch::Kind::kUpsert, 0, {123456789}, 0}));
+  FreeCollections(collections);
+}
+
+// The calls to fail, of `calls`: all, or a sample of them that has the first and
+// the last.
+std::vector<Failure> Failures(Kind kind, uint64_t calls, size_t limit, std::mt19937_64* random) {
+  std::vector<uint64_t> places(calls);
+  std::iota(places.begin(), places.end(), 1);
+  if (places.size() > limit) {
+    std::shuffle(places.begin() + 1, places.end() - 1, *random);
+    std::swap(places[1], places.back());
+    places.resize(std::max<size_t>(limit, 2));
+  }
+  std::vector<Failure> failures;
+  for (const uint64_t place : places) failures.push_back({kind, place, (*random)() % 2 == 0});
+  return failures;
+}
+
+// Runs one child per failure on a copy of `original`, and checks what each says
+// and leaves.
+//   check  called with the child's report and directory
+template <typename Check>
+void RunAll(const TempDir& dir, const std::string& original, uint64_t seed, int64_t first,
+            int64_t last, const std::vector<Failure>& failures, Check&& check) {
+  constexpr size_t kAtOnce = 16;
+  for (size_t begin = 0; begin < failures.size(); begin += kAtOnce) {
+    std::vector<Runner> runners;
+    for (size_t i = begin; i < std::min(begin + kAtOnce, failures.size()); ++i) {
+      const std::string path = dir / fmt::format("{}.qdb", i - begin);
+      fs::remove_all(path);
+      fs::copy(original, path, fs::copy_options::recursive);
+      runners.push_back({failures[i], path, StartChild(path, seed, first, last, failures[i])});
+    }
+    for (Runner& runner : runners) {
+      CAPTURE(seed);
+      CAPTURE(std::string(kKindNames[static_cast<int>(runner.failure.kind)]));
+      CAPTURE(runner.failure.call);
+      CAPTURE(runner.failure.from_there);
+      check(FinishChild(*runner.child), runner.path);
+    }
+  }
+}
+
+// How many calls of a kind there are when none fails.
+uint64_t CountCalls(const TempDir& dir, const std::string& original, uint64_t seed, int64_t first,
+                    int64_t last, Kind kind) {
+  uint64_t calls = 0;
+  RunAll(dir, original, seed, first, last, {{kind, 0, false}},
+         [&](const Run& run, const std::string&) { calls = run.calls; });
+  return calls;
+}
+
+TEST_SUITE_BEGIN("failing_io");
+
+TEST_CASE("a failing disk loses nothing that was acknowledged") {
+  const uint64_t seed = options().seed;
+  constexpr int64_t kFirst = 25, kLast = 45;
+  const TempDir dir;
+  const std::string original = dir / "original.qdb";
+  Model model;
+  {
+    const Db db = capi_test::Open(original);
+    REQUIRE_OK(CreateCollections(db.get()));
+    Collections collections;
+    REQUIRE_OK(OpenCollections(db.get(), &collections));
+    for (int64_t number = 0; number < kFirst; ++number) {
+      REQUIRE_OK(Apply(db.get(), collections, seed, MakeBatch(seed, number)));
+      model.Apply(MakeBatch(seed, number));
+    }
+    FreeCollections(collections);
+  }
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < failing_io::kNumKinds; ++i) {
+    const Kind kind = static_cast<Kind>(i);
+    const uint64_t calls = CountCalls(dir, original, seed, kFirst, kLast, kind);
+    CHECK(calls > 20);
+    int with_failures = 0, with_errors = 0;
+    RunAll(dir, original, seed, kFirst, kLast,
+           Failures(kind, calls, static_cast<size_t>(options().io_failures), &random),
+           [&](const Run& run, const std::string& path) {
+             with_failures += run.failures > 0;
+             with_errors += run.errors > 0;
+             CheckReopened(path, seed, model, run);
+           });
+    CHECK(with_errors > 0);
+    MESSAGE(std::string(kKindNames[i]), ": ", calls, " calls, ", with_failures,
+            " runs with failures, ", with_errors, " with errors");
+  }
+}
+
+TEST_CASE("a database whose creation failed can be created again") {
+  const uint64_t seed = options().seed;
+  const TempDir dir;
+  const std::string empty = dir / "empty";
+  fs::create_directory(empty);
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < failing_io::kNumKinds; ++i) {
+    const Kind kind = static_cast<Kind>(i);
+    const uint64_t calls = CountCalls(dir, empty, seed, 0, -1, kind);
+    CHECK(calls > 3);
+    RunAll(dir, empty, seed, 0, -1,
+           Failures(kind, calls, static_cast<size_t>(options().io_failures) / 2, &random),
+           [&](const Run& run, const std::string& path) {
+             const Db db = capi_test::Open(path);
+             if (run.has_collections) {
+               Collections collections;
+               CHECK_OK(OpenCollections(db.get(), &collections));
+               FreeCollections(collections);
+             }
+             CHECK_OK(quash_verify(db.get(), nullptr));
+           });
+  }
+}
+
+TEST_SUITE_END();
+
+}  // namespace
+}  // namespace fault_test
