@@ -72,28 +72,28 @@ bool Fails(Kind kind, const char* path) { return active && IsWatched(path) && Fa
 bool TearsWrites() { return first_failing % 2 == 0; }
 
 // The disk has kept what was synced before and nothing else.
-void ForgetUnsynced(int file) {
+void ForgetUnsynced(int file, const std::string& path) {
   struct stat info;
   if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode)) return;
   const std::lock_guard lock(state().mutex);
-  const off_t durable = state().durable[PathOf(file)];
+  const off_t durable = state().durable[path];
   static const auto next = Next<int(int, off_t)>("ftruncate");
   if (durable < info.st_size && next(file, durable) != 0) std::perror("ftruncate");
 }
 
 int Sync(int file, int (*next)(int)) {
-  if (Fails(Kind::kSync, file)) {
-    ForgetUnsynced(file);
+  const std::string path = active ? PathOf(file) : "";
+  if (!IsWatched(path)) return next(file);
+  if (Fails(Kind::kSync)) {
+    ForgetUnsynced(file, path);
     errno = EIO;
     return -1;
   }
-  const int result = next(file);
   struct stat info;
-  if (active && result == 0 && fstat(file, &info) == 0) {
-    const std::lock_guard lock(state().mutex);
-    state().durable[PathOf(file)] = info.st_size;
-  }
-  return result;
+  if (fstat(file, &info) != 0) return -1;
+  const std::lock_guard lock(state().mutex);
+  state().durable[path] = info.st_size;
+  return 0;
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 // Counted and failed are calls on files below one directory:
 //   kWrite  write, pwrite: EIO; where `first` is even, after the first half of the bytes
 //   kSync   fsync, fdatasync: EIO, and what was not synced before is gone;
-//           sync_file_range: EIO
+//           sync_file_range: EIO. Those that succeed do not wait for the disk
 //   kRead   read, pread, fread_unlocked: EIO
 //   kName   open, rename, ftruncate: EIO
 // Thread-safe. Nothing is counted before Start().

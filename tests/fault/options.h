@@ -8,7 +8,7 @@ namespace fault_test {
 struct Options {
   int cycles = 15;  // of killing and reopening
   int flips = 4;    // random bits flipped per file
-  int io_failures = 50;  // places tried per kind of file call
+  int io_failures = 40;  // places tried per kind of file call
   uint64_t seed = 1;
   bool skipped = false;  // set by a test that this machine cannot run
 };
