@@ -234,6 +234,7 @@ void RefuseSearchClauses(const Select& select, std::string_view what) {
 
 std::string Plain(const nlohmann::json& value) {
   if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_float()) return fmt::format("{:.4f}", value.get<double>());
   return value.is_null() ? "" : value.dump();
 }
 

@@ -149,7 +149,7 @@ BoundVerb DefineBackup(CLI::App& app, bool) {
     }
     session.Remark(fmt::format("backed up to {}", *path));
   };
-  return {run, Always(QUASH_OPEN_READONLY)};
+  return {run, Always(QUASH_OPEN_READWRITE)};  // to flush first
 }
 
 BoundVerb DefineRestore(CLI::App& app, bool) {

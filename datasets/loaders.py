@@ -102,16 +102,18 @@ def read_hdf5(path, key="train"):
     h5py = _need("h5py", path)
     with _reading(path, "HDF5"), h5py.File(path, "r") as file:
         if key not in file or not isinstance(file[key], h5py.Dataset):
-            raise ValueError(f"{path}: no dataset {key!r}, expected one of {sorted(file)}")
+            names = sorted(map(str, file))
+            raise ValueError(f"{path}: no dataset {key!r}, expected one of {names}")
         dataset = file[key]
         if dataset.dtype.kind not in "fiu":
             raise ValueError(f"{path}: {key} has dtype {dataset.dtype}, expected numbers")
-        _check_shape(f"{path}: {key}", dataset.shape)
+        _check_shape(f"{path}: {key}", dataset.shape or ())
         # Chunks that were never written take no space, however large the shape;
         # gzip makes data smaller by 1032 at most.
         stored = dataset.id.get_storage_size()
         if dataset.size * dataset.dtype.itemsize > 1032 * stored:
-            raise ValueError(f"{path}: {key} states shape {dataset.shape} and stores {stored} bytes")
+            raise ValueError(
+                f"{path}: {key} states shape {dataset.shape} and stores {stored} bytes")
         return dataset[()]
 
 
@@ -209,7 +211,7 @@ def _reading(path, kind):
         yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise type(error)(f"{path}: {os.strerror(error.errno)}") from None
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         if str(error).startswith(f"{path}: "):
             raise
         raise ValueError(f"{path}: not {kind}, or damaged: {error}") from error

@@ -50,7 +50,7 @@ struct PartHeader {
   uint8_t version;
   PartKind kind;
   uint16_t reserved;
-  uint64_t checksum;  // XXH3-64 of the whole value with this field zero
+  uint64_t checksum;  // XXH3-64 of the payload, seeded with that of this header, this field zero
   uint64_t payload_bytes;
   uint32_t collection;
   uint32_t rows;

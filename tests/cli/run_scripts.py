@@ -4,10 +4,12 @@ what it prints with NAME.expected.
     run_scripts.py QUASHDB FOLDER [--update]
 
 Standard output comes first in an expected file, then standard error after a
-line "-- stderr", then "-- exit N". --update writes the files anew.
+line "-- stderr", then "-- exit N". --update writes the files anew. Afterwards
+runs every subcommand, as README.md shows them.
 """
 
 import difflib
+import json
 import os
 import pathlib
 import subprocess
@@ -29,6 +31,34 @@ def run(shell, script):
     return text + f"-- exit {done.returncode}\n"
 
 
+def check_subcommands(shell):
+    """Runs them all; the export of a restored backup is that of the original."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = pathlib.Path(folder, "rows.jsonl")
+        rows.write_text("".join(
+            json.dumps({"id": f"row {n}", "vector": [n % 7 + 1, n % 5, 1], "part": n % 3,
+                        "document": f"text {n}"}) + "\n" for n in range(100)))
+        for words in (
+                "import a.qdb docs --create rows.jsonl --rerank f32",
+                "search a.qdb docs --id row\t3 --k 5 --filter part\t=\t0",
+                "measure a.qdb docs --target 0.9 --apply",
+                "bench a.qdb docs",
+                "export a.qdb docs a.jsonl",
+                "backup a.qdb b.qdb",
+                "restore b.qdb c.qdb",
+                "check c.qdb",
+                "stats c.qdb",
+                "compact c.qdb",
+                "export c.qdb docs c.jsonl"):
+            command = [word.replace("\t", " ") for word in words.split(" ")]
+            done = subprocess.run([shell, *command], cwd=folder, capture_output=True, text=True,
+                                  timeout=60, check=False)
+            if done.returncode != 0:
+                return f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        first, second = (pathlib.Path(folder, name).read_text() for name in ("a.jsonl", "c.jsonl"))
+        return "" if first == second and first else "the restored rows are not the original ones\n"
+
+
 def main():
     shell = os.path.abspath(sys.argv[1])
     scripts = sorted(pathlib.Path(sys.argv[2]).glob("*.sql"))
@@ -46,7 +76,11 @@ def main():
             sys.stdout.writelines(difflib.unified_diff(
                 expected.splitlines(True), actual.splitlines(True),
                 expected_file.name, "actual"))
-    print(f"{len(scripts)} scripts, {len(failed)} failed {' '.join(failed)}")
+    complaint = check_subcommands(shell)
+    if complaint:
+        failed.append("subcommands")
+        sys.stdout.write(complaint)
+    print(f"{len(scripts)} scripts and the subcommands, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed or not scripts else 0
 
 

@@ -95,19 +95,70 @@ def test_malformed_jsonl(tmp_path, line):
         list(loaders.read_jsonl(path))
 
 
-def test_hdf5_and_parquet(tmp_path):
-    matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
+def test_hdf5(tmp_path):
     h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+    matrix, path = np.arange(12, dtype=np.float32).reshape(3, 4), tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
         file["train"] = matrix
-    assert np.array_equal(loaders.load(tmp_path / "a.hdf5"), matrix)
+        file["names"] = np.array([[b"a"]])
+        file.create_dataset("unwritten", (10**9, 1000), "f4", chunks=(1000, 1000))
+    assert np.array_equal(loaders.load(path), matrix)
     with pytest.raises(ValueError, match="no dataset 'test'"):
-        loaders.load(tmp_path / "a.hdf5", "test")
+        loaders.load(path, "test")
+    with pytest.raises(ValueError, match="expected numbers"):
+        loaders.load(path, "names")
+    with pytest.raises(ValueError, match="stores 0 bytes"):
+        loaders.load(path, "unwritten")
+    _check_damages(path)
+
+
+def test_parquet(tmp_path):
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(arrow.table({"v": matrix.tolist()}), tmp_path / "a.parquet")
-    assert np.array_equal(loaders.load(tmp_path / "a.parquet"), matrix)
+    def write(**columns):
+        pyarrow.parquet.write_table(arrow.table(columns), path)
+
+    matrix, path = np.arange(12, dtype=np.float32).reshape(3, 4), tmp_path / "a.parquet"
+    for kind in (arrow.list_(arrow.float32()), arrow.list_(arrow.float64(), 4),
+                 arrow.large_list(arrow.int32())):  # fmt: skip
+        write(v=arrow.array(matrix.tolist(), kind), name=["a", "b", "c"])
+        assert np.array_equal(loaders.load(path), matrix)
+    for rows, message in (
+        ([[1.0], [1.0, 2.0]], "expected 1 in every row"),
+        ([[1.0], None], "null rows"),
+        ([[1.0], [None]], "null coordinates"),
+        ([[], []], "name one as key|dimension 0"),
+    ):
+        write(v=rows)
+        with pytest.raises(ValueError, match=message):
+            loaders.load(path)
+    write(v=matrix.tolist(), w=matrix.tolist())
+    with pytest.raises(ValueError, match="name one as key"):
+        loaders.load(path)
+    assert np.array_equal(loaders.load(path, "w"), matrix)
+    _check_damages(path)
+
+
+def _check_damages(path):
+    """Whatever is done to the file, a ValueError names it, or it still reads."""
+    whole = path.read_bytes()
+    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=path.name):
+            loaders.load(path)
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(damaged))] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        try:
+            loaders.load(path)
+        except ValueError as error:
+            assert path.name in str(error)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
+        loaders.load(path)
 
 
 def test_conversion(tmp_path):
