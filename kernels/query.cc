@@ -1,12 +1,38 @@
 // Tables and integer forms of one rotated query.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "kernels/scan.h"
 
 namespace quash {
 
-PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table) {
+namespace {
+
+// Rounds 2 q_j / step to integers whose magnitudes add up to at most `most` in
+// every nibble, with the smallest of a few steps that allow it. Two more than
+// half a unit each cannot round up beyond `most`, so the last step always fits.
+float RoundedWithin(const float* rotated, size_t dim, float widest, int most, int8_t* weights) {
+  for (float target = static_cast<float>(most);; target -= 0.5f) {
+    const float step = 2 * widest / std::max(target, 0.5f);
+    const float factor = 2 / step;
+    // To the nearest integer, ties to even: above 2^23 a float has no fraction.
+    constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
+    for (size_t j = 0; j < dim; ++j) {
+      weights[j] = static_cast<int8_t>(static_cast<int>(rotated[j] * factor + kShift - kShift));
+    }
+    int reach = 0;
+    for (size_t j = 0; j < dim; j += 4) {  // padded to whole nibbles
+      reach = std::max(reach, std::abs(weights[j]) + std::abs(weights[j + 1]) +
+                                  std::abs(weights[j + 2]) + std::abs(weights[j + 3]));
+    }
+    if (reach <= most) return step;
+  }
+}
+
+}  // namespace
+
+PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table, int8_t* weights) {
   const size_t plane_bytes = PlaneBytes(dim);
   const size_t nibbles = 2 * plane_bytes;
   // A nibble's sums run from -sum|q| to sum|q|: the widest sets the step.
@@ -18,32 +44,33 @@ PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table) {
   }
   PlaneLut lut;
   lut.table = table;
-  const float step = 2 * widest / static_cast<float>(PlaneLutMax(plane_bytes));
-  const float inverse = 1.0f / step;
+  lut.weights = weights;
+  std::fill_n(weights, plane_bytes * 8, int8_t{0});
+  const int most = static_cast<int>(PlaneLutMax(plane_bytes));
+  const float inverse = static_cast<float>(most) / (2 * widest);
   // Infinite for a zero or subnormal query; zero for one that overflows.
   if (!std::isfinite(inverse) || inverse == 0) {
     std::fill_n(table, nibbles * 16, uint8_t{0});
     return lut;
   }
-  lut.step = step;
+  lut.step = RoundedWithin(rotated, dim, widest, most, weights);
+  int magnitudes = 0;
   for (size_t n = 0; n < nibbles; ++n) {
-    float sums[16];  // of the coordinates whose bit is set, doubling by coordinate
+    int sums[16];  // of the coordinates whose bit is set, doubling by coordinate
     sums[0] = 0;
-    float least = 0;  // the coordinates below zero set, the others clear
-    float reach = 0;
     for (size_t i = 0; i < 4; ++i) {
-      const size_t j = 4 * n + i;
-      const float q = j < dim ? rotated[j] : 0.0f;
-      reach += std::fabs(q);
-      least += std::min(2 * q, 0.0f);
-      for (size_t v = 0; v < (size_t{1} << i); ++v) sums[v + (size_t{1} << i)] = sums[v] + 2 * q;
+      const int weight = weights[4 * n + i];
+      sums[0] += std::max(-weight, 0);  // least: the coordinates below zero set, the others clear
+      magnitudes += std::abs(weight);
     }
-    int entries[16];
-    for (size_t v = 0; v < 16; ++v)
-      entries[v] = static_cast<int>((sums[v] - least) * inverse + 0.5f);
-    for (size_t v = 0; v < 16; ++v) table[n * 16 + v] = static_cast<uint8_t>(entries[v]);
-    lut.bias -= reach;
+    for (size_t i = 0; i < 4; ++i) {
+      const size_t half = size_t{1} << i;
+      for (size_t v = 0; v < half; ++v) sums[v + half] = sums[v] + weights[4 * n + i];
+    }
+    for (size_t v = 0; v < 16; ++v) table[n * 16 + v] = static_cast<uint8_t>(sums[v]);
+    lut.offset += sums[0];
   }
+  lut.bias = -lut.step * 0.5f * static_cast<float>(magnitudes);
   return lut;
 }
 

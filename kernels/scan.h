@@ -15,7 +15,7 @@ namespace quash {
 // ---- Plane scan -------------------------------------------------------------
 // For a plane with bits p_j in {0, 1}, the scan wants S = sum_j q_j (2 p_j - 1).
 // A nibble is four coordinates, so S is a sum of table look-ups. Entries are
-// rounded to 0..PlaneLutMax so that four add up in a byte before widening, and a
+// within 0..PlaneLutMax so that four add up in a byte before widening, and a
 // whole row in 16 bits.
 
 inline constexpr size_t PlaneLutMax(size_t plane_bytes) {
@@ -23,9 +23,14 @@ inline constexpr size_t PlaneLutMax(size_t plane_bytes) {
   return whole_row < 63 ? whole_row : 63;  // 63 up to dim 4,160; 3 at 65,536
 }
 
-// S of a row is about bias + step * (sum of its table entries).
+// The query rounded to multiples of step / 2: weights w_j, so that sums are
+// linear in the bits and any way of adding gives the same integers.
+//   sum of a row's table entries = offset + sum_j w_j p_j
+//   S is about                     bias + step * (sum of its table entries)
 struct PlaneLut {
-  const uint8_t* table = nullptr;  // [2 * plane_bytes][16]: nibble n of the row
+  const uint8_t* table = nullptr;   // [2 * plane_bytes][16]: nibble n of the row
+  const int8_t* weights = nullptr;  // [plane_bytes * 8], |w| <= 63, padding zero
+  int32_t offset = 0;
   float step = 0;
   float bias = 0;
 };
@@ -33,9 +38,10 @@ struct PlaneLut {
 // Builds the table of one rotated query.
 //   rotated  [dim] float32
 //   table    [2 * plane_bytes(dim)][16] u8 out, 64-byte aligned
+//   weights  [plane_bytes(dim) * 8] i8 out
 // Padding coordinates contribute nothing. A query of zeros, or one whose sums
-// under- or overflow float32, gives step 0, bias 0 and a table of zeros.
-PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table);
+// under- or overflow float32, gives step 0, bias 0 and zeros.
+PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table, int8_t* weights);
 
 // Queries that one pass over a plane serves at most.
 inline constexpr size_t kPlaneSumsMaxQueries = 4;
@@ -73,9 +79,8 @@ struct ScanKernels {
                     uint32_t* rows, float* scores);
   // With two planes: score from mul1 * sums1 + mul2 * sums2 + add.
   size_t (*collect2)(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
-                     const float* norm_sq, float mul1, float mul2, float add,
-                     const uint32_t* mask, size_t nblocks, float threshold, uint32_t* rows,
-                     float* scores);
+                     const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
+                     size_t nblocks, float threshold, uint32_t* rows, float* scores);
 
   // sum_j values_j * levels[code_j] of one row code, exact in int32.
   //   row_code  [bits][plane_bytes] u8

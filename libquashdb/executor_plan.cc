@@ -89,10 +89,11 @@ PrefixModel MakePrefixModel(const Quantizer& quantizer, size_t planes, float que
       dim == 1 ? 0 : query_norm * level_norm * sine * std::sqrt(share / (dim - 1));
   const double lut_sigma = lut_weight * lut_step * std::sqrt(nibbles / 12);
   model.sigma = static_cast<float>(std::hypot(code_sigma, lut_sigma) * (1 + 1e-6));
-  // Both errors at most: |x| tan(angle) <= scale * |y|, and half a step a nibble.
+  // Both errors at most: |x| tan(angle) <= scale * |y|, and a quarter of a step a
+  // coordinate.
   // Against another code's score, whose own error is no larger, twice the first.
   model.bound = static_cast<float>((final_is_exact ? 1 : 2) * query_norm * level_norm +
-                                   lut_worst * lut_step * nibbles / 2);
+                                   lut_worst * lut_step * nibbles);
   model.typical_scale = static_cast<float>(1 / (level_norm * std::sqrt(1 - mse)));
   return model;
 }

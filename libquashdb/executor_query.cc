@@ -18,13 +18,15 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
   const size_t vector_bytes = Padded(dim * sizeof(float));
   const size_t table_bytes = Padded(2 * layout.plane_bytes() * 16);
   const size_t level_bytes = Padded(layout.plane_bytes() * 8 * sizeof(int16_t));
-  auto* bytes =
-      static_cast<std::byte*>(buffer_.Reserve(3 * vector_bytes + table_bytes + level_bytes));
+  const size_t weight_bytes = Padded(layout.plane_bytes() * 8);
+  auto* bytes = static_cast<std::byte*>(
+      buffer_.Reserve(3 * vector_bytes + table_bytes + level_bytes + weight_bytes));
   auto* vector = reinterpret_cast<float*>(bytes);
   auto* rotated = reinterpret_cast<float*>(bytes + vector_bytes);
   auto* scratch = reinterpret_cast<float*>(bytes + 2 * vector_bytes);
   auto* table = reinterpret_cast<uint8_t*>(bytes + 3 * vector_bytes);
   auto* level_values = reinterpret_cast<int16_t*>(bytes + 3 * vector_bytes + table_bytes);
+  auto* weights = reinterpret_cast<int8_t*>(bytes + 3 * vector_bytes + table_bytes + level_bytes);
 
   double sum = 0;
   for (size_t j = 0; j < dim; ++j) sum += double{query[j]} * query[j];
@@ -46,7 +48,7 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
   levels_ = BuildLevelQuery(rotated, dim, level_values);
   if (against == Against::kCodes) return;
 
-  lut_ = BuildPlaneLut(rotated, dim, table);
+  lut_ = BuildPlaneLut(rotated, dim, table, weights);
   const bool exact = snapshot.spec->rerank != QUASH_RERANK_NONE;
   const auto norm = static_cast<float>(std::sqrt(sum));
   scanned_ = MakePrefixModel(quantizer, planes, norm, lut_.step, lut_.bias, exact);

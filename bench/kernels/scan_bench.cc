@@ -68,13 +68,14 @@ void ScanTop200(benchmark::State& state, const ScanKernels* kernels) {
   const std::vector<float> scale(nblocks * kBlockRows, 0.05f);
   const std::vector<uint32_t> mask(kChunkBlocks, ~0u);
   const auto table = AlignedArray<uint8_t>(2 * plane_bytes * 16);
+  const auto weights = AlignedArray<int8_t>(plane_bytes * 8);
   const auto sums1 = AlignedArray<uint16_t>(kChunkRows);
   const auto sums2 = AlignedArray<uint16_t>(kChunkRows);
   const auto kept_rows = AlignedArray<uint32_t>(kChunkRows);
   const auto scores = AlignedArray<float>(kChunkRows);
   std::vector<Candidate> best(2 * kKeep);
   for (auto _ : state) {
-    const PlaneLut lut = BuildPlaneLut(query.data(), dim, table.get());
+    const PlaneLut lut = BuildPlaneLut(query.data(), dim, table.get(), weights.get());
     TopK top(best.data(), kKeep);
     for (size_t block = 0, count; block < nblocks; block += count) {
       count = std::min({block == 0 ? size_t{4} : block, kChunkBlocks, nblocks - block});
@@ -112,10 +113,11 @@ void PlaneSums(benchmark::State& state, const ScanKernels* kernels) {
   FillRandom(plane.get(), bytes);
   const size_t table_bytes = 2 * plane_bytes * 16;
   const auto tables = AlignedArray<uint8_t>(nq * table_bytes);
+  const auto weights = AlignedArray<int8_t>(plane_bytes * 8);
   const uint8_t* luts[kPlaneSumsMaxQueries];
   for (size_t q = 0; q < nq; ++q) {
     const std::vector<float> query = Gaussian(dim);
-    BuildPlaneLut(query.data(), dim, tables.get() + q * table_bytes);
+    BuildPlaneLut(query.data(), dim, tables.get() + q * table_bytes, weights.get());
     luts[q] = tables.get() + q * table_bytes;
   }
   const auto sums = AlignedArray<uint16_t>(nq * kChunkRows);
@@ -220,8 +222,9 @@ void BM_BuildPlaneLut(benchmark::State& state) {
   const auto dim = static_cast<size_t>(state.range(0));
   const std::vector<float> query = Gaussian(dim);
   const auto table = AlignedArray<uint8_t>(2 * PlaneBytes(dim) * 16);
+  const auto weights = AlignedArray<int8_t>(PlaneBytes(dim) * 8);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(BuildPlaneLut(query.data(), dim, table.get()));
+    benchmark::DoNotOptimize(BuildPlaneLut(query.data(), dim, table.get(), weights.get()));
     benchmark::ClobberMemory();
   }
 }

@@ -106,8 +106,10 @@ double LargestErrorInSteps(const std::vector<float>& query, uint64_t seed) {
   const size_t dim = query.size();
   const size_t plane_bytes = PlaneBytes(dim);
   AlignedVector<uint8_t> table(2 * plane_bytes * 16);
-  const PlaneLut lut = BuildPlaneLut(query.data(), dim, table.data());
+  AlignedVector<int8_t> weights(plane_bytes * 8, 9);
+  const PlaneLut lut = BuildPlaneLut(query.data(), dim, table.data(), weights.data());
   REQUIRE(lut.table == table.data());
+  REQUIRE(lut.weights == weights.data());
   REQUIRE(*std::max_element(table.begin(), table.end()) <= PlaneLutMax(plane_bytes));
   std::vector<uint8_t> plane = RandomBytes(plane_bytes * kBlockRows, seed);
   for (size_t j = dim; j < plane_bytes * 8; ++j) {  // padding bits are zero
@@ -121,38 +123,51 @@ double LargestErrorInSteps(const std::vector<float>& query, uint64_t seed) {
   double worst = 0;
   for (size_t r = 0; r < kBlockRows; ++r) {
     double exact = 0;
+    int32_t linear = lut.offset;
     for (size_t j = 0; j < dim; ++j) {
       const bool set = plane[j / 8 * kBlockRows + r] >> (j % 8) & 1;
       exact += set ? query[j] : -static_cast<double>(query[j]);
+      if (set) linear += weights[j];
     }
+    REQUIRE(sums[r] == linear);
     worst = std::max(worst, std::fabs(exact - (lut.bias + double{lut.step} * sums[r])));
   }
   return worst / lut.step;
 }
 
-TEST_CASE("bias + step * sum is the signed sum within half a step per nibble") {
+TEST_CASE("bias + step * sum is the signed sum within a quarter step per coordinate") {
   for (size_t dim : {1, 2, 3, 4, 5, 15, 16, 17, 100, 384, 768, 1000, 4160, 4200}) {
     CAPTURE(dim);
     const auto nibbles = static_cast<double>((dim + 3) / 4);
     for (uint64_t seed = 1; seed <= 3; ++seed) {
       const double error = LargestErrorInSteps(GaussianVectors(1, dim, seed), seed);
-      CHECK(error <= 0.5 * nibbles + 0.01);
-      // Roundings of nibbles are independent: 12 standard deviations.
+      CHECK(error <= nibbles + 0.01);
+      // Roundings of coordinates are independent: 12 standard deviations.
       CHECK(error <= 12 * std::sqrt(nibbles / 12) + 0.5);
     }
   }
 }
 
-TEST_CASE("a table keeps nibbles of equal sums equal and the order of others") {
+TEST_CASE("a table holds the sums of its nibble's weights, none above the limit") {
   const std::vector<float> query = {1, 2, 4, 8, 0, 0, 0, 0, -1, -2, -4, -8};
+  const size_t padded = PlaneBytes(query.size()) * 8;
   AlignedVector<uint8_t> table(2 * PlaneBytes(query.size()) * 16);
-  const PlaneLut lut = BuildPlaneLut(query.data(), query.size(), table.data());
-  CHECK(lut.bias == -30);
+  AlignedVector<int8_t> weights(padded);
+  const PlaneLut lut = BuildPlaneLut(query.data(), query.size(), table.data(), weights.data());
+  // 63 / 15 * {1, 2, 4, 8} rounds to {4, 8, 17, 34}, which add up to 63.
   CHECK(lut.step == doctest::Approx(30.0 / 63));
+  CHECK(lut.bias == doctest::Approx(-63 * 30.0 / 63));
+  CHECK(lut.offset == 63);
+  for (size_t j = 0; j < padded; ++j) {
+    const int expected = j < query.size() ? std::lround(query[j] * 63.0 / 15) : 0;
+    CHECK(weights[j] == expected);
+  }
   for (size_t v = 0; v < 16; ++v) {
-    CHECK(table[v] == std::lround(v * 63.0 / 15));
+    int sum = 0;
+    for (size_t i = 0; i < 4; ++i) sum += (v >> i & 1) != 0 ? weights[i] : 0;
+    CHECK(table[v] == sum);
     CHECK(table[16 + v] == 0);
-    CHECK(table[32 + v] == std::lround((15 - v) * 63.0 / 15));
+    CHECK(table[32 + v] == 63 - sum);
     CHECK(table[48 + v] == 0);  // padding
   }
 }
@@ -162,10 +177,12 @@ TEST_CASE("a query that float32 cannot scan gives a table of zeros") {
     CAPTURE(value);
     const std::vector<float> query(20, value);
     AlignedVector<uint8_t> table(2 * PlaneBytes(20) * 16, 9);
-    const PlaneLut lut = BuildPlaneLut(query.data(), 20, table.data());
+    AlignedVector<int8_t> weights(PlaneBytes(20) * 8, 9);
+    const PlaneLut lut = BuildPlaneLut(query.data(), 20, table.data(), weights.data());
     CHECK(lut.step == 0);
     CHECK(lut.bias == 0);
     CHECK(std::all_of(table.begin(), table.end(), [](uint8_t entry) { return entry == 0; }));
+    CHECK(std::all_of(weights.begin(), weights.end(), [](int8_t weight) { return weight == 0; }));
   }
 }
 
