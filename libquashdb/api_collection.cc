@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "libquashdb/api_handles.h"
+#include "libquashdb/gpu_image.h"
 #include "libquashdb/metadata.h"
 #include "libquashdb/names.h"
 #include "libquashdb/utf8.h"
@@ -170,7 +171,7 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
     for (const quash::Field& field : spec.fields) {
       fields.push_back({{"name", field.name}, {"type", quash::FieldTypeName(field.type)}});
     }
-    const ordered_json description = {{"name", spec.name},
+    ordered_json description = {{"name", spec.name},
                                       {"dim", spec.dim},
                                       {"metric", quash::MetricName(spec.metric)},
                                       {"id_type", quash::IdTypeName(spec.id_type)},
@@ -180,6 +181,12 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
                                       {"seed", spec.seed},
                                       {"rows", snapshot->live_rows},
                                       {"fields", std::move(fields)}};
+    if (snapshot->gpu != nullptr) {
+      description["gpu"] = {{"device", snapshot->gpu->device()},
+                            {"name", snapshot->gpu->device_name()},
+                            {"budget_bytes", snapshot->gpu->budget_bytes()},
+                            {"used_bytes", snapshot->gpu->used_bytes()}};
+    }
     return quash::CopyText(description.dump(), out_json);
   });
 }
@@ -196,6 +203,33 @@ quash_status quash_collection_add_field(quash_collection* collection, const quas
     QUASH_RETURN_IF_ERROR(quash::CheckFields(fields));
     return opened.AddField(added);
   });
+}
+
+void quash_gpu_options_init(quash_gpu_options* options) {
+  if (options == nullptr) return;
+  *options = quash_gpu_options{};
+  options->struct_size = sizeof(*options);
+}
+
+quash_status quash_collection_attach_gpu(quash_collection* collection,
+                                         const quash_gpu_options* options) {
+  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+    quash_gpu_options given;
+    quash_gpu_options_init(&given);
+    QUASH_RETURN_IF_ERROR(quash::CopyOptions(options, "quash_gpu_options", &given));
+    std::shared_ptr<quash::GpuImage> image;
+    QUASH_RETURN_IF_ERROR(quash::GpuImage::Open(given.device, given.budget_bytes, &image));
+    quash::SnapshotRef snapshot;
+    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
+    std::shared_ptr<const quash::GpuView> view;
+    QUASH_RETURN_IF_ERROR(image->View(*snapshot, &view));
+    return opened.AttachGpu(std::move(image));
+  });
+}
+
+quash_status quash_collection_detach_gpu(quash_collection* collection) {
+  return WithCollection(collection,
+                        [&](quash::Collection& opened) { return opened.AttachGpu(nullptr); });
 }
 
 quash_status quash_collection_stats(quash_collection* collection,

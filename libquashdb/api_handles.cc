@@ -135,6 +135,7 @@ const char* quash_status_name(quash_status status) {
     case QUASH_SYNTAX: return "QUASH_SYNTAX";
     case QUASH_TYPE: return "QUASH_TYPE";
     case QUASH_INTERNAL: return "QUASH_INTERNAL";
+    case QUASH_UNSUPPORTED: return "QUASH_UNSUPPORTED";
   }
   return "QUASH_UNKNOWN";
 }

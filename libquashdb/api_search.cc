@@ -7,6 +7,7 @@
 
 #include "kernels/dispatch.h"
 #include "libquashdb/api_handles.h"
+#include "libquashdb/gpu_image.h"
 #include "libquashdb/row_reader.h"
 
 using nlohmann::ordered_json;
@@ -62,8 +63,13 @@ Status SearchToResult(quash_collection* handle, const quash::Snapshot& snapshot,
   return Status();
 }
 
+std::string DeviceText(const quash::SearchStats& stats, size_t nq, int gpu) {
+  if (stats.gpu_queries == 0) return "cpu";
+  return fmt::format("gpu:{}{}", gpu, stats.gpu_queries < nq ? "+cpu" : "");
+}
+
 ordered_json ExplainJson(const quash::SearchPlan& plan, const quash::SearchStats& stats,
-                         const quash::SearchWidths& measured) {
+                         const quash::SearchWidths& measured, size_t nq, int gpu) {
   ordered_json stages = ordered_json::array();
   uint64_t bytes = 0;
   for (const quash::StageStats& stage : stats.stages) {
@@ -74,7 +80,8 @@ ordered_json ExplainJson(const quash::SearchPlan& plan, const quash::SearchStats
     bytes += stage.bytes;
   }
   ordered_json explain = {
-      {"device", "cpu"},
+      {"device", DeviceText(stats, nq, gpu)},
+      {"gpu_note", stats.gpu_note.empty() ? ordered_json(nullptr) : ordered_json(stats.gpu_note)},
       {"kernel", quash::Kernels().name},
       {"mode", stats.mode},
       {"rows", stats.rows},
@@ -217,6 +224,8 @@ quash_status quash_query_run(quash_query* query, const float* queries, size_t nq
                                             /*with_scores=*/true, query->include, result.get()));
     query->stats = std::move(stats);
     query->measured = snapshot->widths;
+    query->nq = nq;
+    query->gpu = snapshot->gpu != nullptr ? snapshot->gpu->device() : -1;
     query->has_run = true;
     *out_result = result.release();
     return Status();
@@ -230,7 +239,8 @@ quash_status quash_query_explain(quash_query* query, char** out_json) {
     if (!query->has_run) {
       return Error(QUASH_MISUSE, "the query has not run, expected quash_query_run() before");
     }
-    return quash::CopyText(ExplainJson(query->plan, query->stats, query->measured).dump(),
+    return quash::CopyText(ExplainJson(query->plan, query->stats, query->measured, query->nq, query->gpu)
+                               .dump(),
                            out_json);
   });
 }

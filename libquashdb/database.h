@@ -79,6 +79,9 @@ class Collection {
   virtual Status ReadRecord(const Snapshot& snapshot, Location location, Record* out) const = 0;
 
   virtual Status Stats(quash_collection_info* out) const = 0;
+
+  // Later snapshots are searched on this GPU; null: on the CPU.
+  virtual Status AttachGpu(std::shared_ptr<GpuImage> gpu) = 0;
 };
 
 class Database {

@@ -27,7 +27,8 @@ Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, cons
                     std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
   const bool over_queries = nq >= threads;
   const size_t share = over_queries ? (nq + threads - 1) / threads : nq;
-  const size_t tile = std::clamp<size_t>(share, 1, kTileQueries);
+  const size_t most = snapshot.gpu != nullptr ? kMaxTileQueries : kTileQueries;
+  const size_t tile = std::clamp<size_t>(share, 1, most);
   const size_t tiles = (nq + tile - 1) / tile;
   std::vector<StagedCounts> tile_counts(tiles);
   QUASH_RETURN_IF_ERROR(ParallelFor(tiles, over_queries ? threads : 1, [&](size_t i) {
@@ -100,6 +101,8 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
     StagedCounts counts;
     QUASH_RETURN_IF_ERROR(SearchStaged(snapshot, matching, queries, nq, plan,
                                        ThreadsFor(threads, bytes), hits, &counts));
+    stats->gpu_queries = counts.gpu_queries;
+    stats->gpu_note = counts.gpu_note;
     stats->widths.planes = static_cast<uint32_t>(widths.planes);
     stats->widths.candidates = static_cast<uint32_t>(counts.plane_scan.rows_out / nq);
     stats->widths.rerank_candidates =

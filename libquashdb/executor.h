@@ -44,7 +44,9 @@ struct SearchStats {
   uint64_t rows = 0;
   uint64_t matching_rows = 0;
   double elapsed_us = 0;
-  SearchWidths widths;  // as used, means over queries
+  SearchWidths widths;       // as used, means over queries
+  uint64_t gpu_queries = 0;  // whose planes a GPU scanned
+  std::string gpu_note;      // why it did not those of others
 };
 
 // Best rows of each query, best first, ties by ascending id.

@@ -128,6 +128,20 @@ const std::vector<Survivor>& CandidateSet::Finish() {
   return rows_;
 }
 
+float CandidateSet::needed_key() const {
+  float needed = std::max(lower_, cut_);
+  if (adaptive_) needed = std::max(needed, floor_);
+  return std::min(needed, upper_);
+}
+
+float CandidateSet::needed_estimate() const { return adaptive_ ? kth_.threshold() : kInfinity; }
+
+bool CandidateSet::Covers(float key_limit, float estimate_limit) {
+  if (key_limit <= lower_) return true;
+  complete_ = false;
+  return key_limit <= needed_key() && estimate_limit <= needed_estimate();
+}
+
 void CandidateSet::Trim(size_t kept_rows) {
   if (rows_.capacity() > kept_rows) rows_ = {};
   if (above_.capacity() > kept_rows) above_ = {};

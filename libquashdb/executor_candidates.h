@@ -11,11 +11,14 @@
 
 namespace quash {
 
+inline constexpr uint32_t kNotOnGpu = UINT32_MAX;
+
 struct Survivor {
-  float estimate;  // internal score (PreparedQuery::offset)
-  float unit;      // gain * row scale: turns an error of dot into one of the score
-  float dot1;      // of plane 1 alone: what a second plane adds to
-  uint64_t row;    // RowIndex
+  float estimate;              // internal score (PreparedQuery::offset)
+  float unit;                  // gain * row scale: turns an error of dot into one of the score
+  float dot1;                  // of plane 1 alone: what a second plane adds to
+  uint32_t found = kNotOnGpu;  // where the GPU left what it knows of the row
+  uint64_t row;                // RowIndex
 };
 
 // The k-th best of a stream of scores, updated every k insertions.
@@ -64,6 +67,7 @@ class CandidateSet {
   // What collect() is called with: rows whose score with `margin` added to the
   // dot stays below the threshold would be refused.
   float margin() const { return collect_margin_; }
+  float lower() const { return lower_; }
   float threshold() const;
 
   void Push(const Survivor& survivor);
@@ -74,6 +78,17 @@ class CandidateSet {
 
   // Frees the arrays if they hold more than `kept_rows`.
   void Trim(size_t kept_rows);
+
+  const std::vector<Survivor>& survivors() const { return rows_; }  // after Finish()
+
+  // After Finish(): whether rows that were never pushed cannot matter, if their
+  // collect() scores are below `key_limit` and their estimates below
+  // `estimate_limit`.
+  bool Covers(float key_limit, float estimate_limit);
+  // Limits that do, once every row that reaches them was pushed. They may be
+  // lower than need be. After Finish().
+  float needed_key() const;
+  float needed_estimate() const;
 
   // No row was dropped that a larger k or width would have kept. After Finish().
   bool complete() const { return complete_; }

@@ -52,7 +52,7 @@ Status SearchExactTile(const Snapshot& snapshot, const MatchingRows& matching, c
                         PreparedQuery::Against::kTier);
     scores.emplace_back(snapshot, prepared[q]);
   }
-  const auto parts = matching.Partition(threads);
+  const auto parts = matching.Partition(threads, nullptr);
   std::vector<std::vector<TopHits>> best(parts.size(),
                                          std::vector<TopHits>(nq, TopHits(snapshot, plan)));
   std::vector<uint64_t> part_bytes(parts.size());

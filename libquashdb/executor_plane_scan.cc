@@ -52,7 +52,10 @@ void Collect(const Chunk& chunk, const PreparedQuery& query, const uint16_t* sum
     const float unit = gain * chunk.scale[r];
     float estimate = unit * dot;
     if (chunk.norm_sq != nullptr) estimate -= chunk.norm_sq[r];
-    set->Push({estimate, unit, dot, RowIndex(chunk.segment, chunk.first_row + r)});
+    set->Push({.estimate = estimate,
+               .unit = unit,
+               .dot1 = dot,
+               .row = RowIndex(chunk.segment, chunk.first_row + r)});
   }
 }
 

@@ -51,16 +51,20 @@ std::vector<uint64_t> MatchingRows::List() const {
   return rows;
 }
 
-std::vector<std::vector<BlockRange>> MatchingRows::Partition(size_t parts) const {
+std::vector<std::vector<BlockRange>> MatchingRows::Partition(
+    size_t parts, const std::vector<bool>* without) const {
+  const auto left_out = [&](size_t i) {
+    return masks_[i] == nullptr || (without != nullptr && (*without)[i]);
+  };
   uint64_t total = 0;
   for (size_t i = 0; i < masks_.size(); ++i) {
-    if (masks_[i] != nullptr) total += snapshot_->segments[i].segment->num_blocks();
+    if (!left_out(i)) total += snapshot_->segments[i].segment->num_blocks();
   }
   std::vector<std::vector<BlockRange>> runs;
   const uint64_t part_blocks = (total + parts - 1) / parts;
   uint64_t room = 0;
   for (uint32_t i = 0; i < masks_.size(); ++i) {
-    if (masks_[i] == nullptr) continue;
+    if (left_out(i)) continue;
     const auto blocks = static_cast<uint32_t>(snapshot_->segments[i].segment->num_blocks());
     for (uint32_t begin = 0; begin < blocks;) {
       if (room == 0) {

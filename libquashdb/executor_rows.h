@@ -40,8 +40,9 @@ class MatchingRows {
   std::vector<uint64_t> List() const;
 
   // The blocks of all segments with matches, cut in at most `parts` runs of
-  // about equal length, ascending.
-  std::vector<std::vector<BlockRange>> Partition(size_t parts) const;
+  // about equal length, ascending. Those set in `without` (null: none) are left out.
+  std::vector<std::vector<BlockRange>> Partition(size_t parts,
+                                                 const std::vector<bool>* without) const;
 
  private:
   const Snapshot* snapshot_ = nullptr;

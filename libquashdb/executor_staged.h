@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "libquashdb/executor.h"
@@ -13,11 +14,16 @@ namespace quash {
 // Rows and bytes of every stage, summed over queries; stages not run stay 0.
 struct StagedCounts {
   StageStats plane_scan, refine, full_code, final;
+  uint64_t gpu_queries = 0;  // scanned on the GPU
+  std::string gpu_note;      // why others were not
   void Add(const StagedCounts& other);
 };
 
+// Queries of one tile at most.
+inline constexpr size_t kMaxTileQueries = 32;
+
 // Answers nq queries with shared passes over the planes.
-//   queries  [nq, dim], nq <= kTileQueries
+//   queries  [nq, dim], nq <= kMaxTileQueries
 //   threads  for block ranges of this tile
 //   hits     out, [nq]
 //   counts   added to

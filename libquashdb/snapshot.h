@@ -13,6 +13,8 @@
 
 namespace quash {
 
+class GpuImage;
+
 struct Snapshot {
   std::shared_ptr<const CollectionSpec> spec;
   std::shared_ptr<const Quantizer> quantizer;
@@ -21,6 +23,7 @@ struct Snapshot {
   uint64_t live_rows = 0;
   std::vector<SegmentView> segments;  // ascending slots: sealed, then tail
   Pin view;                           // storage state of ids and records; null in tests
+  std::shared_ptr<GpuImage> gpu;      // null: searched on the CPU
 };
 using SnapshotRef = std::shared_ptr<const Snapshot>;
 

@@ -255,9 +255,18 @@ Status StoredCollection::GetSnapshot(SnapshotRef* out) const {
   if (handed_out_ == nullptr) {
     auto snapshot = std::make_shared<Snapshot>(*published_);
     snapshot->view = database_->view();
+    snapshot->gpu = gpu_;
     handed_out_ = std::move(snapshot);
   }
   *out = handed_out_;
+  return Status();
+}
+
+Status StoredCollection::AttachGpu(std::shared_ptr<GpuImage> gpu) {
+  const std::lock_guard lock(database_->publish_mutex());
+  if (detached_) return Error(QUASH_NOT_FOUND, "collection \"{}\" was dropped", name_);
+  gpu_ = std::move(gpu);
+  handed_out_.reset();
   return Status();
 }
 

@@ -37,6 +37,7 @@ class StoredCollection final : public Collection {
               std::vector<Location>* out) const override;
   Status ReadRecord(const Snapshot& snapshot, Location location, Record* out) const override;
   Status Stats(quash_collection_info* out) const override;
+  Status AttachGpu(std::shared_ptr<GpuImage> gpu) override;
 
   // Rewrites segments with dead rows, merges small ones and seals the tail.
   Status Compact(const Progress& progress);
@@ -91,6 +92,7 @@ class StoredCollection final : public Collection {
   std::shared_ptr<SegmentContext> context_;
   std::shared_ptr<const Snapshot> published_;  // its view is null
   mutable SnapshotRef handed_out_;             // with the view of the last commit
+  std::shared_ptr<GpuImage> gpu_;              // under the publish lock
   bool detached_ = false;
 };
 

@@ -76,7 +76,8 @@ typedef enum quash_status {
   QUASH_VERSION = 13,   /* written by a newer format; left untouched */
   QUASH_SYNTAX = 14,    /* filter text; see quash_error_offset() */
   QUASH_TYPE = 15,      /* a value or literal does not fit its field's type */
-  QUASH_INTERNAL = 16   /* a defect in QuashDB */
+  QUASH_INTERNAL = 16,  /* a defect in QuashDB */
+  QUASH_UNSUPPORTED = 17 /* this build or machine cannot do that (no GPU) */
 } quash_status;
 
 typedef struct quash_db quash_db;
@@ -253,7 +254,8 @@ QUASH_API quash_status quash_collection_drop(quash_db *db, const char *name);
 QUASH_API quash_status quash_collection_list(quash_db *db, char **out_json);
 
 /* JSON object {"name","dim","metric","id_type","bits","rerank","rotation",
- * "seed","rows","fields":[{"name","type"}]}; quash_free(). Types and enums by
+ * "seed","rows","fields":[{"name","type"}]}, and "gpu":
+ * {"device","name","budget_bytes","used_bytes"} if attached; quash_free(). Types and enums by
  * their lower-case names ("string[]", "cosine", "f16"). */
 QUASH_API quash_status quash_collection_describe(quash_collection *collection, char **out_json);
 
@@ -281,6 +283,29 @@ typedef struct quash_collection_info {
 
 QUASH_API quash_status quash_collection_stats(quash_collection *collection,
                                               quash_collection_info *out_info);
+
+/* ---- GPU --------------------------------------------------------------- */
+
+typedef struct quash_gpu_options {
+  size_t struct_size;
+  int device;            /* ordinal, from 0 (default) */
+  uint64_t budget_bytes; /* device memory for codes and rerank tier; 0: nine
+                            tenths of what is free now (default) */
+} quash_gpu_options;
+
+QUASH_API void quash_gpu_options_init(quash_gpu_options *options);
+
+/* Searches of the collection, by every handle of this database object, scan on a
+ * GPU from now on, with the ids and scores that the CPU gives. Uploads what is
+ * sealed, as far as the budget goes: first planes, then whole codes, then the
+ * rerank tier; the rest, and what is written before it is sealed, is searched on
+ * the CPU. Later searches upload what has been sealed since. What ran where:
+ * quash_query_explain(). Attaching again replaces device and budget.
+ * QUASH_UNSUPPORTED where the build or the machine has no GPU. */
+QUASH_API quash_status quash_collection_attach_gpu(quash_collection *collection,
+                                                   const quash_gpu_options *options);
+/* Back to the CPU; does nothing if not attached. */
+QUASH_API quash_status quash_collection_detach_gpu(quash_collection *collection);
 
 /* JSON object: path, format version, durability, memory budget and use, disk
  * bytes, sequence, and one object per collection; quash_free(). */
@@ -405,7 +430,9 @@ QUASH_API quash_status quash_query_prepare(quash_collection *collection,
 QUASH_API quash_status quash_query_run(quash_query *query, const float *queries, size_t nq,
                                        size_t k, quash_result **out_result);
 
-/* JSON object on the last run (quash_query_run): "device", "kernel",
+/* JSON object on the last run (quash_query_run): "device" ("cpu", "gpu:0", or
+ * "gpu:0+cpu" where some queries went back to the CPU), "gpu_note" (why, or null),
+ * "kernel",
  * "mode", "rows", "matching_rows", "selectivity", "filter",
  * "stages":[{"name","rows_in","rows_out","bytes"}], "bytes_read",
  * "elapsed_us", "measured_recall" (null until quash_measure());

@@ -18,6 +18,7 @@ STRUCTS = {
     "quash_field": _ffi.Field,
     "quash_collection_options": _ffi.CollectionOptions,
     "quash_collection_info": _ffi.CollectionInfo,
+    "quash_gpu_options": _ffi.GpuOptions,
     "quash_rows": _ffi.Rows,
     "quash_ids": _ffi.Ids,
     "quash_search_options": _ffi.SearchOptions,

@@ -42,6 +42,7 @@ from quashdb.errors import (
     ReadOnlyError,
     Status,
     StorageError,
+    UnsupportedError,
     VersionError,
 )
 from quashdb.index import QuashIndex
@@ -88,6 +89,7 @@ __all__ = [
     "RowIterator",
     "Status",
     "StorageError",
+    "UnsupportedError",
     "VersionError",
     "errors",
     "isa",

@@ -113,6 +113,16 @@ class CollectionInfo(ctypes.Structure):
     )
 
 
+class GpuOptions(ctypes.Structure):
+    """quash_gpu_options"""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("device", c_int),
+        ("budget_bytes", c_uint64),
+    )
+
+
 class Rows(ctypes.Structure):
     """quash_rows"""
 
@@ -213,6 +223,9 @@ FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "quash_collection_describe": (c_int, (c_void_p, _OUT)),
     "quash_collection_add_field": (c_int, (c_void_p, POINTER(Field))),
     "quash_collection_stats": (c_int, (c_void_p, POINTER(CollectionInfo))),
+    "quash_gpu_options_init": (None, (POINTER(GpuOptions),)),
+    "quash_collection_attach_gpu": (c_int, (c_void_p, POINTER(GpuOptions))),
+    "quash_collection_detach_gpu": (c_int, (c_void_p,)),
     "quash_stats": (c_int, (c_void_p, _OUT)),
     "quash_rows_init": (None, (POINTER(Rows),)),
     "quash_add": (c_int, (c_void_p, POINTER(Rows), c_void_p)),

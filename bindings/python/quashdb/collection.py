@@ -498,9 +498,29 @@ class Collection:
         check(lib.quash_collection_stats(self._handle.pointer, ctypes.byref(info)))
         return CollectionStats(*(getattr(info, name) for name in CollectionStats._fields))
 
+    def attach_gpu(self, device: int = 0, budget_bytes: int = 0) -> None:
+        """Searches scan on a GPU from now on, with the same ids and scores.
+
+        device: CUDA ordinal.
+        budget_bytes: of device memory; 0: nine tenths of what is free now. What
+            does not fit is searched on the CPU, as is what is not sealed yet.
+
+        Raises UnsupportedError where the library or the machine has no GPU.
+        explain() says what ran where.
+        """
+        options = _ffi.GpuOptions(
+            struct_size=ctypes.sizeof(_ffi.GpuOptions), device=device, budget_bytes=budget_bytes
+        )
+        check(self._call(lib.quash_collection_attach_gpu, ctypes.byref(options)))
+
+    def detach_gpu(self) -> None:
+        """Back to the CPU; does nothing if no GPU is attached."""
+        check(self._call(lib.quash_collection_detach_gpu))
+
     def describe(self) -> dict[str, Any]:
         """{"name", "dim", "metric", "id_type", "bits", "rerank", "rotation",
-        "seed", "rows", "fields": [{"name", "type"}]}"""
+        "seed", "rows", "fields": [{"name", "type"}]}, and "gpu": {"device",
+        "name", "budget_bytes", "used_bytes"} if one is attached"""
         described: dict[str, Any] = _calls.out_json(
             lib.quash_collection_describe, self._handle.pointer
         )

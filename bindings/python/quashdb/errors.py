@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     SYNTAX = 14
     TYPE = 15
     INTERNAL = 16
+    UNSUPPORTED = 17
 
 
 class QuashError(Exception):
@@ -154,6 +155,12 @@ class InternalError(QuashError, RuntimeError):
     status = Status.INTERNAL
 
 
+class UnsupportedError(QuashError, NotImplementedError):
+    """This build or this machine cannot do that: no GPU."""
+
+    status = Status.UNSUPPORTED
+
+
 _CLASSES: dict[int, type[QuashError]] = {
     error.status: error
     for error in (
@@ -173,6 +180,7 @@ _CLASSES: dict[int, type[QuashError]] = {
         FilterSyntaxError,
         FieldTypeError,
         InternalError,
+        UnsupportedError,
     )
 }
 

@@ -1,0 +1,32 @@
+// What device.h and scan.h give a build without CUDA: no devices.
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/scan.h"
+
+namespace quash::cuda {
+
+constexpr const char* kNoCuda = "this build has no CUDA";
+
+bool HasCuda() { return false; }
+int DeviceCount() { return 0; }
+const char* UseDevice(int) { return kNoCuda; }
+const char* DeviceMemory(size_t*, size_t*) { return kNoCuda; }
+const char* DeviceName(int, char*, size_t) { return kNoCuda; }
+
+Buffer::~Buffer() = default;
+const char* Buffer::Reserve(size_t, Place) { return kNoCuda; }
+
+Stream::~Stream() = default;
+const char* Stream::Open() { return kNoCuda; }
+const char* Stream::Upload(const void*, size_t, void*) { return kNoCuda; }
+const char* Stream::Download(const void*, size_t, void*) { return kNoCuda; }
+const char* Stream::Zero(void*, size_t) { return kNoCuda; }
+const char* Stream::Wait() { return kNoCuda; }
+
+const char* LaunchRepackPlane(const uint8_t*, uint32_t, uint32_t, uint32_t*, CUstream_st*) {
+  return kNoCuda;
+}
+void PackScanWeights(const int8_t* const*, uint32_t, size_t, uint32_t*) {}
+const char* LaunchScan(const ScanArgs&, CUstream_st*) { return kNoCuda; }
+const char* LaunchFinish(const FinishArgs&, CUstream_st*) { return kNoCuda; }
+
+}  // namespace quash::cuda

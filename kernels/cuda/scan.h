@@ -1,0 +1,141 @@
+// Plane scan of packed codes on NVIDIA GPUs (sm_80 and newer). Sums of table
+// entries are the integers of kernels/scan.h, so whoever goes on with them gets
+// the estimates that a scan on the CPU gives, bit for bit.
+//
+// All pointers are device memory unless said otherwise. Launches go to `stream`
+// and never synchronise. They return null, or a static text that says what failed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct CUstream_st;
+
+namespace quash::cuda {
+
+// A pass serves so many queries at a time.
+inline constexpr uint32_t kScanQueries = 32;
+// Coordinates that a warp multiplies at a time; planes are padded to whole chunks.
+inline constexpr uint32_t kChunkDims = 128;
+
+inline constexpr uint32_t ScanChunks(size_t dim) {
+  return static_cast<uint32_t>((dim + kChunkDims - 1) / kChunkDims);
+}
+// Bytes of one plane of one block of 32 rows.
+inline constexpr size_t ScanPlaneBytes(size_t dim) { return ScanChunks(dim) * size_t{512}; }
+// Queries of one pass must fit in shared memory.
+inline constexpr uint32_t kScanDimMax = 16384;
+
+// One segment of codes. Planes are in the order of LaunchRepackPlane(), other
+// arrays as in kernels/layout.h. Members that are not needed are null.
+struct ScanSegment {
+  const uint32_t* plane1;
+  const uint32_t* plane2;
+  const uint8_t* rest;
+  const float* scale1;
+  const float* scale2;
+  const float* scale_full;
+  const float* norm_sq;
+  const void* tier;         // rerank tier [rows, dim], its type in FinishArgs
+  const float* tier_scale;  // [rows], int8 only
+  uint32_t first_block;     // blocks of all segments are numbered through
+  uint32_t blocks;
+};
+
+// [nblocks][plane_bytes][32] u8 of kernels/layout.h -> [nblocks][chunks][32][4]
+// u32: what each lane of a warp multiplies, 16 bytes together.
+const char* LaunchRepackPlane(const uint8_t* plane, uint32_t nblocks, uint32_t plane_bytes,
+                              uint32_t* out, CUstream_st* stream);
+
+// One query of a pass. In float32, rounded after every operation:
+//   unit = gain * scale1, estimate = unit * (mul * sums + add) - norm_sq
+//   key = estimate + key_margin * unit
+struct ScanQuery {
+  float gain;
+  float mul;
+  float add;
+  float key_margin;
+  int32_t offset;  // of PlaneLut
+  // Ranks in the sample that the limits are taken from, from 0.
+  uint32_t key_rank;
+  uint32_t estimate_rank;
+  // Limits that the caller knows; the larger of these and the sample's count.
+  float key_limit;
+  float estimate_limit;
+};
+
+struct ScanArgs {
+  const ScanSegment* segments;
+  uint32_t num_segments;
+  uint32_t num_blocks;    // of all segments
+  const uint32_t* masks;  // [num_blocks] rows that may be returned
+  uint32_t dim;
+  uint32_t nq;               // 1..kScanQueries
+  const ScanQuery* queries;  // [nq]
+  const uint32_t* weights;   // of PackScanWeights()
+  uint32_t sample_blocks;    // 0: none, limits are those of the queries
+  float* sample;             // [nq][2][sample_blocks * 32], scratch
+  float* limits;             // [nq][2] out: key and estimate limits used
+  uint32_t capacity;         // of each query's candidates
+  uint32_t* counts;          // [nq] zero; out, may exceed capacity
+  uint32_t* candidates;      // [nq][capacity][2] out: row, sums; in no order
+};
+
+// Words that PackScanWeights() fills.
+inline constexpr size_t ScanWeightWords(size_t dim, uint32_t nq) {
+  return ScanChunks(dim) * 4 * ((nq + 7) / 8) * size_t{64};
+}
+// Arranges the weights of queries (kernels/scan.h, PlaneLut) for the scan. Host
+// memory.
+//   weights  [nq] of [padded dim] i8
+void PackScanWeights(const int8_t* const* weights, uint32_t nq, size_t dim, uint32_t* out);
+
+// Rows of `masks` whose key reaches the key limit or whose estimate reaches the
+// estimate limit. Limits come from a sample of blocks, so that about as many rows
+// are found as the ranks ask for.
+const char* LaunchScan(const ScanArgs& args, CUstream_st* stream);
+
+// A candidate with all that the later stages of a search may ask of it.
+struct Scored {
+  uint32_t row;   // block * 32 + row of the block
+  uint32_t sums;  // of plane 1
+  float scale1;
+  float norm_sq;   // 0 if there is none
+  uint32_t sums2;  // of plane 2, 0 without
+  float scale2;
+  // With a tier the final score, as the CPU computes it. Without, the sum of
+  // values times levels, an int32.
+  union {
+    float score;
+    int32_t dot;
+  };
+  float scale_full;  // of the whole code
+};
+
+enum class TierType : uint32_t { kNone, kFloat32, kFloat16, kInt8 };
+
+// Adds to candidates what their segment has: plane 2, and the final score or dot
+// if `final_scores`.
+struct FinishArgs {
+  const ScanSegment* segments;
+  uint32_t num_segments;
+  uint32_t dim;
+  uint32_t bits;
+  uint32_t nq;
+  const uint32_t* weights;  // as for the scan
+  const int32_t* offsets;   // [nq] of PlaneLut
+  const uint32_t* counts;   // [nq]
+  uint32_t capacity;
+  const uint32_t* candidates;  // [nq][capacity][2]
+  bool final_scores;
+  TierType tier;
+  bool is_l2;
+  const float* vectors;   // [nq, dim] queries, for the tier
+  const int16_t* values;  // [nq, plane_bytes * 8] of LevelQuery, without a tier
+  int8_t levels[16];
+  Scored* scored;  // [nq][capacity] out, may be pinned host memory
+};
+
+const char* LaunchFinish(const FinishArgs& args, CUstream_st* stream);
+
+}  // namespace quash::cuda

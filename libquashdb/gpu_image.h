@@ -1,0 +1,113 @@
+// The sealed segments of one collection on a GPU: planes, scales and, as far as
+// the budget goes, whole codes and the rerank tier. Segments are immutable, so
+// what is uploaded stays true; a snapshot is a choice of segments and rows.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/scan.h"
+#include "libquashdb/snapshot.h"
+#include "libquashdb/status.h"
+
+namespace quash {
+
+// How much of every segment is on the device; each has what those before have.
+enum class GpuLevel : uint8_t { kPlane1, kCodes, kTier };
+
+// One segment's arrays, in one allocation.
+struct GpuSegment {
+  cuda::Buffer memory;
+  cuda::ScanSegment arrays;  // first_block is that of a view
+  GpuLevel level;
+};
+
+// The segments of one snapshot that are resident.
+struct GpuView {
+  uint64_t generation = 0;
+  GpuLevel level = GpuLevel::kPlane1;
+  uint32_t num_blocks = 0;
+  std::vector<uint32_t> segments;      // indices in the snapshot, ascending
+  std::vector<uint32_t> first_blocks;  // [segments]
+  std::vector<bool> resident;          // [snapshot segments]
+  std::vector<std::shared_ptr<const GpuSegment>> held;
+  cuda::Buffer device_segments;  // [segments] ScanSegment
+  cuda::Buffer live;             // [num_blocks] masks
+};
+
+// Buffers of one pass, reused.
+struct GpuPass {
+  cuda::Stream stream;
+  cuda::Buffer queries, weights, offsets, vectors, values;  // in
+  cuda::Buffer masks, sample, limits, counts, candidates;
+  cuda::Buffer scored, host_counts;  // pinned
+};
+
+// Thread-safe.
+class GpuImage {
+ public:
+  // Fails with UNSUPPORTED where the build or the machine has no GPU.
+  //   device        ordinal
+  //   budget_bytes  of segments; 0: nine tenths of what is free now
+  static Status Open(int device, uint64_t budget_bytes, std::shared_ptr<GpuImage>* out);
+
+  int device() const { return device_; }
+  const std::string& device_name() const { return device_name_; }
+  uint64_t budget_bytes() const { return budget_bytes_; }
+  uint64_t used_bytes() const;
+
+  // Uploads the segments of `snapshot` that are missing, as far as the budget
+  // goes, and frees those that no snapshot has any more.
+  Status View(const Snapshot& snapshot, std::shared_ptr<const GpuView>* out);
+
+  // A pass's buffers for exclusive use; waits for one of a few.
+  class PassLease {
+   public:
+    explicit PassLease(GpuImage* image) : image_(image), pass_(image->TakePass()) {}
+    ~PassLease() { image_->ReturnPass(std::move(pass_)); }
+    PassLease(const PassLease&) = delete;
+    GpuPass& operator*() const { return *pass_; }
+
+   private:
+    GpuImage* image_;
+    std::unique_ptr<GpuPass> pass_;
+  };
+
+ private:
+  GpuImage(int device, uint64_t budget_bytes) : device_(device), budget_bytes_(budget_bytes) {}
+
+  std::unique_ptr<GpuPass> TakePass();
+  void ReturnPass(std::unique_ptr<GpuPass> pass);
+  Status Upload(const Snapshot& snapshot, const Segment& segment, GpuLevel level,
+                std::shared_ptr<GpuSegment>* out);
+  Status MakeView(const Snapshot& snapshot, std::shared_ptr<GpuView>* out);
+
+  struct Known {
+    std::weak_ptr<const Segment> segment;
+    std::shared_ptr<const GpuSegment> uploaded;
+  };
+
+  const int device_;
+  const uint64_t budget_bytes_;
+  std::string device_name_;
+
+  mutable std::mutex mutex_;  // of what follows, and of uploads
+  std::unordered_map<const Segment*, Known> known_;
+  std::shared_ptr<const GpuView> latest_;
+  uint64_t used_bytes_ = 0;
+  cuda::Stream stream_;
+  cuda::Buffer staging_, device_staging_;
+
+  std::mutex passes_mutex_;
+  std::condition_variable pass_returned_;
+  std::vector<std::unique_ptr<GpuPass>> free_passes_;
+  int passes_ = 0;
+};
+
+}  // namespace quash

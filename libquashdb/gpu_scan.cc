@@ -1,0 +1,289 @@
+#include "libquashdb/gpu_scan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace quash {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr uint32_t kSampleBlocks = 2048;
+// Candidates of a query, at least; four times the survivors wanted if more.
+constexpr size_t kLeastCapacity = 16384;
+constexpr size_t kMostCapacity = 1 << 18;
+
+#define QUASH_RETURN_IF_GPU_ERROR(what, expression)                         \
+  do {                                                                      \
+    if (const char* gpu_error_ = (expression); gpu_error_ != nullptr)       \
+      return Error(QUASH_INTERNAL, "GPU: {} failed: {}", what, gpu_error_); \
+  } while (0)
+
+// Where in a sample of this share of the rows a value lies that at least `wanted`
+// rows of all reach: five standard errors below, and a few.
+uint32_t SampleRank(size_t wanted, double share) {
+  const double expected = static_cast<double>(wanted) * share;
+  return static_cast<uint32_t>(std::ceil(expected + 5 * std::sqrt(expected) + 5));
+}
+
+}  // namespace
+
+std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const MatchingRows& matching,
+                                        bool has_filter, const Widths& widths, std::string* note) {
+  if (snapshot.gpu == nullptr) return nullptr;
+  const CodeLayout& layout = snapshot.quantizer->layout();
+  if (layout.dim > cuda::kScanDimMax) {
+    *note = fmt::format("dim is {}, the GPU takes up to {}", layout.dim, cuda::kScanDimMax);
+    return nullptr;
+  }
+  if (widths.planes != 1) {
+    *note = "two planes are scanned on the CPU";
+    return nullptr;
+  }
+  const size_t capacity = std::max(kLeastCapacity, 4 * widths.capacity);
+  if (capacity > kMostCapacity) {
+    *note = fmt::format("{} candidates are wanted, the GPU lists up to {}", widths.capacity,
+                        kMostCapacity / 4);
+    return nullptr;
+  }
+  std::shared_ptr<const GpuView> view;
+  if (const Status status = snapshot.gpu->View(snapshot, &view); !status.ok()) {
+    *note = status.message();
+    return nullptr;
+  }
+  if (view->num_blocks == 0) {
+    *note = "no sealed segment is on the GPU";
+    return nullptr;
+  }
+  std::unique_ptr<GpuScan> scan(new GpuScan(snapshot, matching, std::move(view)));
+  scan->has_filter_ = has_filter;
+  scan->capacity_ = static_cast<uint32_t>(capacity);
+  const bool has_tier = snapshot.spec->rerank != QUASH_RERANK_NONE;
+  scan->final_ = scan->view_->level >= (has_tier ? GpuLevel::kTier : GpuLevel::kCodes);
+  return scan;
+}
+
+Status GpuScan::UploadMasks() {
+  std::vector<uint32_t> masks(view_->num_blocks);
+  for (size_t i = 0; i < view_->segments.size(); ++i) {
+    const uint32_t* mask = matching_.mask(view_->segments[i]);
+    if (mask == nullptr) continue;
+    std::copy_n(mask, view_->held[i]->arrays.blocks, masks.begin() + view_->first_blocks[i]);
+  }
+  const size_t bytes = masks.size() * sizeof(uint32_t);
+  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.masks.Reserve(bytes));
+  QUASH_RETURN_IF_GPU_ERROR("uploading",
+                            pass_.stream.Upload(masks.data(), bytes, pass_.masks.as<void>()));
+  return Status();
+}
+
+Status GpuScan::UploadQueries(std::span<const PreparedQuery> queries) {
+  const size_t nq = queries.size(), dim = snapshot_.spec->dim;
+  const size_t padded = snapshot_.quantizer->layout().plane_bytes() * 8;
+  const auto upload = [&](const auto& values, cuda::Buffer* buffer) -> Status {
+    const size_t bytes = values.size() * sizeof(values[0]);
+    QUASH_RETURN_IF_GPU_ERROR("allocating", buffer->Reserve(bytes));
+    QUASH_RETURN_IF_GPU_ERROR("uploading",
+                              pass_.stream.Upload(values.data(), bytes, buffer->as<void>()));
+    return Status();
+  };
+  const int8_t* weights[kGpuTileQueries];
+  std::vector<int32_t> offsets(nq);
+  for (size_t q = 0; q < nq; ++q) {
+    weights[q] = queries[q].lut().weights;
+    offsets[q] = queries[q].lut().offset;
+  }
+  std::vector<uint32_t> packed(cuda::ScanWeightWords(dim, static_cast<uint32_t>(nq)));
+  cuda::PackScanWeights(weights, static_cast<uint32_t>(nq), dim, packed.data());
+  QUASH_RETURN_IF_ERROR(upload(packed, &pass_.weights));
+  QUASH_RETURN_IF_ERROR(upload(offsets, &pass_.offsets));
+  if (!final_) return Status();
+  if (snapshot_.spec->rerank != QUASH_RERANK_NONE) {
+    std::vector<float> vectors(nq * dim);
+    for (size_t q = 0; q < nq; ++q) {
+      std::copy_n(queries[q].vector(), dim, vectors.begin() + q * dim);
+    }
+    return upload(vectors, &pass_.vectors);
+  }
+  std::vector<int16_t> values(nq * padded);
+  for (size_t q = 0; q < nq; ++q) {
+    std::copy_n(queries[q].levels().values, padded, values.begin() + q * padded);
+  }
+  return upload(values, &pass_.values);
+}
+
+Status GpuScan::Launch(std::span<const PreparedQuery> queries,
+                       std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks) {
+  using Place = cuda::Buffer::Place;
+  const auto nq = static_cast<uint32_t>(queries.size());
+  const size_t list = size_t{nq} * capacity_;
+  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.queries.Reserve(scan.size_bytes()));
+  QUASH_RETURN_IF_GPU_ERROR(
+      "allocating", pass_.sample.Reserve(size_t{nq} * 2 * sample_blocks * kBlockRows * 4 + 4));
+  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.limits.Reserve(nq * 2 * sizeof(float)));
+  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.counts.Reserve(nq * sizeof(uint32_t)));
+  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.candidates.Reserve(list * 2 * sizeof(uint32_t)));
+  QUASH_RETURN_IF_GPU_ERROR("allocating pinned memory",
+                            pass_.scored.Reserve(list * sizeof(cuda::Scored), Place::kPinned));
+  QUASH_RETURN_IF_GPU_ERROR(
+      "uploading", pass_.stream.Upload(scan.data(), scan.size_bytes(), pass_.queries.as<void>()));
+  QUASH_RETURN_IF_GPU_ERROR("clearing",
+                            pass_.stream.Zero(pass_.counts.as<void>(), nq * sizeof(uint32_t)));
+  const cuda::ScanArgs args{
+      .segments = view_->device_segments.as<cuda::ScanSegment>(),
+      .num_segments = static_cast<uint32_t>(view_->segments.size()),
+      .num_blocks = view_->num_blocks,
+      .masks = has_filter_ ? pass_.masks.as<uint32_t>() : view_->live.as<uint32_t>(),
+      .dim = snapshot_.spec->dim,
+      .nq = nq,
+      .queries = pass_.queries.as<cuda::ScanQuery>(),
+      .weights = pass_.weights.as<uint32_t>(),
+      .sample_blocks = sample_blocks,
+      .sample = pass_.sample.as<float>(),
+      .limits = pass_.limits.as<float>(),
+      .capacity = capacity_,
+      .counts = pass_.counts.as<uint32_t>(),
+      .candidates = pass_.candidates.as<uint32_t>()};
+  QUASH_RETURN_IF_GPU_ERROR("scanning", cuda::LaunchScan(args, pass_.stream.get()));
+  constexpr cuda::TierType kTypes[] = {cuda::TierType::kNone, cuda::TierType::kInt8,
+                                       cuda::TierType::kFloat16, cuda::TierType::kFloat32};
+  cuda::FinishArgs finish{.segments = args.segments,
+                          .num_segments = args.num_segments,
+                          .dim = args.dim,
+                          .bits = snapshot_.quantizer->layout().bits,
+                          .nq = nq,
+                          .weights = args.weights,
+                          .offsets = pass_.offsets.as<int32_t>(),
+                          .counts = args.counts,
+                          .capacity = capacity_,
+                          .candidates = args.candidates,
+                          .final_scores = final_,
+                          .tier = kTypes[snapshot_.spec->rerank],
+                          .is_l2 = snapshot_.spec->metric == QUASH_METRIC_L2,
+                          .vectors = pass_.vectors.as<float>(),
+                          .values = pass_.values.as<int16_t>(),
+                          .levels = {},
+                          .scored = pass_.scored.as<cuda::Scored>()};
+  std::copy_n(snapshot_.quantizer->codebook().levels, 16, finish.levels);
+  QUASH_RETURN_IF_GPU_ERROR("scoring", cuda::LaunchFinish(finish, pass_.stream.get()));
+  QUASH_RETURN_IF_GPU_ERROR(
+      "downloading", pass_.stream.Download(args.counts, nq * sizeof(uint32_t), counts_.data()));
+  QUASH_RETURN_IF_GPU_ERROR(
+      "downloading", pass_.stream.Download(args.limits, nq * 2 * sizeof(float), limits_.data()));
+  QUASH_RETURN_IF_GPU_ERROR("scanning", pass_.stream.Wait());
+  return Status();
+}
+
+uint64_t GpuScan::RowIndexOf(uint32_t row) const {
+  const uint32_t block = row / kBlockRows;
+  const auto& first = view_->first_blocks;
+  const size_t i = std::upper_bound(first.begin(), first.end(), block) - first.begin() - 1;
+  return RowIndex(view_->segments[i], row - first[i] * static_cast<uint32_t>(kBlockRows));
+}
+
+void GpuScan::PushFound(size_t q, const PreparedQuery& query, CandidateSet* set) const {
+  const PrefixModel& model = query.scanned();
+  const bool is_l2 = snapshot_.spec->metric == QUASH_METRIC_L2;
+  const uint32_t count = std::min(counts_[q], capacity_);
+  for (uint32_t i = 0; i < count; ++i) {
+    const cuda::Scored& found = At(q, i);
+    float dot = model.mul1 * static_cast<float>(found.sums);
+    dot += model.add;
+    const float unit = query.gain() * found.scale1;
+    float estimate = unit * dot;
+    if (is_l2) estimate -= found.norm_sq;
+    set->Push({.estimate = estimate,
+               .unit = unit,
+               .dot1 = dot,
+               .found = i,
+               .row = RowIndexOf(found.row)});
+  }
+}
+
+Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& widths, size_t k,
+                     std::span<CandidateSet> sets, uint64_t* bytes) {
+  QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(snapshot_.gpu->device()));
+  QUASH_RETURN_IF_GPU_ERROR("opening a stream", pass_.stream.Open());
+  if (has_filter_) QUASH_RETURN_IF_ERROR(UploadMasks());
+  QUASH_RETURN_IF_ERROR(UploadQueries(queries));
+  const bool lists_all = matching_.count() <= capacity_ / 4 * 3;
+  const uint32_t sample_blocks = lists_all ? 0 : std::min(view_->num_blocks, kSampleBlocks);
+  const double share = static_cast<double>(sample_blocks) / view_->num_blocks;
+  std::vector<cuda::ScanQuery> scan(queries.size());
+  limits_.resize(2 * queries.size());
+  counts_.resize(queries.size());
+  for (size_t q = 0; q < queries.size(); ++q) {
+    const PrefixModel& model = queries[q].scanned();
+    scan[q] = {.gain = queries[q].gain(),
+               .mul = model.mul1,
+               .add = model.add,
+               .key_margin = sets[q].margin(),
+               .offset = queries[q].lut().offset,
+               .key_rank = SampleRank(widths.capacity, share),
+               .estimate_rank = SampleRank(k, share),
+               .key_limit = sets[q].lower(),
+               .estimate_limit = widths.adaptive && !lists_all ? -kInfinity : kInfinity};
+  }
+  QUASH_RETURN_IF_ERROR(Launch(queries, scan, sample_blocks));
+  for (size_t q = 0; q < queries.size(); ++q) PushFound(q, queries[q], &sets[q]);
+  const size_t row_bytes = sizeof(float) * (snapshot_.spec->metric == QUASH_METRIC_L2 ? 2 : 1);
+  *bytes += view_->num_blocks *
+            (cuda::ScanPlaneBytes(snapshot_.spec->dim) + kBlockRows * row_bytes + sizeof(uint32_t));
+  return Status();
+}
+
+bool GpuScan::Check(size_t q, CandidateSet* set) const {
+  return counts_[q] <= capacity_ && set->Covers(limits_[2 * q], limits_[2 * q + 1]);
+}
+
+Status GpuScan::Repeat(std::span<const PreparedQuery> queries, size_t q, float key_limit,
+                       float estimate_limit, CandidateSet* set) {
+  const PrefixModel& model = queries[q].scanned();
+  // The others of the tile find nothing: their lists stay as they are.
+  std::vector<cuda::ScanQuery> scan(queries.size());
+  for (cuda::ScanQuery& one : scan) {
+    one = {};
+    one.key_limit = one.estimate_limit = kInfinity;
+  }
+  scan[q] = {.gain = queries[q].gain(),
+             .mul = model.mul1,
+             .add = model.add,
+             .key_margin = set->margin(),
+             .offset = queries[q].lut().offset,
+             .key_rank = 0,
+             .estimate_rank = 0,
+             .key_limit = key_limit,
+             .estimate_limit = estimate_limit};
+  const std::vector<uint32_t> counts = counts_;
+  const std::vector<float> limits = limits_;
+  QUASH_RETURN_IF_ERROR(Launch(queries, scan, 0));
+  for (size_t other = 0; other < counts.size(); ++other) {
+    if (other == q) continue;
+    counts_[other] = counts[other];
+    limits_[2 * other] = limits[2 * other];
+    limits_[2 * other + 1] = limits[2 * other + 1];
+  }
+  PushFound(q, queries[q], set);
+  return Status();
+}
+
+float GpuScan::FinalScore(size_t q, const PreparedQuery& query, uint32_t found) const {
+  const cuda::Scored& scored = At(q, found);
+  if (snapshot_.spec->rerank != QUASH_RERANK_NONE) return scored.score;
+  const float unit = query.gain() * scored.scale_full;
+  float internal = unit * (query.levels().scale * static_cast<float>(scored.dot));
+  if (snapshot_.spec->metric == QUASH_METRIC_L2) internal -= scored.norm_sq;
+  return internal - query.offset();
+}
+
+void GpuScan::Refine(size_t q, const PreparedQuery& query, Survivor* survivor) const {
+  const cuda::Scored& scored = At(q, survivor->found);
+  const LevelCodebook& codebook = snapshot_.quantizer->codebook();
+  const float dot2 = query.lut().bias + query.lut().step * static_cast<float>(scored.sums2);
+  survivor->unit = query.gain() * scored.scale2;
+  survivor->estimate = survivor->unit * (codebook.m * survivor->dot1 + codebook.delta * dot2);
+  if (snapshot_.spec->metric == QUASH_METRIC_L2) survivor->estimate -= scored.norm_sq;
+}
+
+}  // namespace quash

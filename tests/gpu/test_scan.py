@@ -1,0 +1,163 @@
+"""Searches on a GPU give the ids and scores of the CPU, to the bit."""
+
+import numpy as np
+import pytest
+
+import quashdb
+
+
+@pytest.fixture
+def db():
+    with quashdb.open() as database:
+        probe = database.create_collection("probe", 8)
+        try:
+            probe.attach_gpu()
+        except quashdb.UnsupportedError as error:
+            pytest.skip(str(error))
+        yield database
+
+
+def clustered(n, dim, seed, spread=0.6):
+    """Vectors around a few hundred centres, as embeddings lie, in shuffled order."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(n // 50, 1), dim))
+    rows = centres[rng.integers(len(centres), size=n)]
+    return (rows + spread * rng.standard_normal((n, dim))).astype(np.float32)
+
+
+def assert_same(collection, queries, k=10, device="gpu:0", **options):
+    """The GPU's results against the CPU's; attaches and detaches. `device` None:
+    whichever can list all rows that compete."""
+    collection.detach_gpu()
+    expected = collection.search(queries, k, **options)
+    assert collection.explain(queries, k, **options)["device"] == "cpu"
+    collection.attach_gpu()
+    found = collection.search(queries, k, **options)
+    explained = collection.explain(queries, k, **options)
+    assert np.array_equal(found[0], expected[0])
+    assert found[1].tobytes() == expected[1].tobytes()
+    assert device is None or explained["device"] == device, explained
+
+
+@pytest.mark.parametrize("metric", ["ip", "cosine", "l2"])
+@pytest.mark.parametrize("rerank", ["none", "int8", "f16", "f32"])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_every_kind_of_collection(db, metric, rerank, bits):
+    dim = 100
+    collection = db.create_collection("a", dim, metric, bits=bits, rerank=rerank)
+    collection.add(np.arange(30000), clustered(30000, dim, bits))
+    queries = clustered(40, dim, 99)
+    assert_same(collection, queries)
+    assert_same(collection, queries[:1])
+    assert_same(collection, queries[:9], k=100)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16, 31, 64, 127, 128, 129, 384, 768, 1536, 3000])
+def test_dimensions(db, dim):
+    n = 20000 if dim <= 768 else 9000
+    collection = db.create_collection("a", dim, "ip")
+    collection.add(np.arange(n), clustered(n, dim, dim))
+    queries = clustered(17, dim, 99)
+    assert_same(collection, queries)
+    assert_same(collection, queries[:3])
+
+
+def test_filters_and_pages(db):
+    collection = db.create_collection("a", 64, "cosine", fields={"part": int})
+    n = 40000
+    rng = np.random.default_rng(1)
+    parts = rng.integers(10, size=n)
+    collection.add(np.arange(n), clustered(n, 64, 1), [{"part": int(part)} for part in parts])
+    queries = clustered(20, 64, 99)
+    for where in ("part = 3", "part >= 2", "part IN (1, 9) OR part = 4"):
+        assert_same(collection, queries, where=where)
+    for least in (0.1, 0.3, 0.6):
+        assert_same(collection, queries[:4], k=1000, device=None, min_score=least)
+    collection.attach_gpu()
+    pages = []
+    after = None
+    for _ in range(5):
+        ids, scores = collection.search(queries[:1], 20, after=after)
+        pages += ids[0].tolist()
+        after = (float(scores[0][-1]), int(ids[0][-1]))
+    collection.detach_gpu()
+    ids, _ = collection.search(queries[:1], 100)
+    assert len(set(pages) & set(ids[0].tolist())) >= 98
+
+
+def test_writes_are_seen(db):
+    collection = db.create_collection("a", 48, "l2")
+    vectors = clustered(30000, 48, 3)
+    queries = clustered(10, 48, 99)
+    for first in range(0, 30000, 7000):
+        rows = np.arange(first, min(first + 7000, 30000))
+        collection.add(rows, vectors[rows])
+        assert_same(collection, queries)
+    collection.delete(list(range(0, 30000, 3)))
+    assert_same(collection, queries)
+    collection.upsert(np.arange(1, 3000, 3), vectors[:1000] + 1)
+    assert_same(collection, queries)
+    collection.delete(list(range(1, 20000, 3)))
+    assert_same(collection, queries)
+
+
+def test_ties_go_to_the_lower_id(db):
+    collection = db.create_collection("a", 32, "ip")
+    one = clustered(1, 32, 5)
+    vectors = np.concatenate([clustered(15000, 32, 4), np.repeat(one, 300, axis=0)])
+    collection.add(np.arange(len(vectors)), vectors)
+    assert_same(collection, one, k=50)
+
+
+def test_a_budget_divides_the_work(db):
+    collection = db.create_collection("a", 128, "cosine")
+    collection.add(np.arange(40000), clustered(40000, 128, 7))
+    queries = clustered(12, 128, 99)
+    expected = collection.search(queries, 10)
+    for budget in (300_000, 2_000_000, 5_000_000, 20_000_000):
+        collection.attach_gpu(budget_bytes=budget)
+        found = collection.search(queries, 10)
+        assert np.array_equal(found[0], expected[0])
+        assert found[1].tobytes() == expected[1].tobytes()
+        assert collection.describe()["gpu"]["used_bytes"] <= budget
+
+
+def test_fixed_widths_and_two_planes(db):
+    collection = db.create_collection("a", 96, "ip")
+    collection.add(np.arange(30000), clustered(30000, 96, 8))
+    queries = clustered(6, 96, 99)
+    assert_same(collection, queries, candidates=200)
+    assert_same(collection, queries, candidates=500, rerank_candidates=50)
+    collection.attach_gpu()
+    explained = collection.explain(queries, 10, planes=2)
+    assert explained["device"] == "cpu" and "two planes" in explained["gpu_note"]
+
+
+def test_wrong_device(db):
+    collection = db.create_collection("a", 8)
+    with pytest.raises(quashdb.InvalidError, match="device is 99"):
+        collection.attach_gpu(99)
+
+
+def test_threads_at_once(db):
+    import threading
+
+    collection = db.create_collection("a", 128, "cosine")
+    collection.add(np.arange(30000), clustered(30000, 128, 9))
+    queries = clustered(64, 128, 99)
+    expected = collection.search(queries, 10)
+    collection.attach_gpu()
+    wrong = []
+
+    def search(first):
+        for _ in range(5):
+            found = collection.search(queries[first:first + 16], 10)
+            if not np.array_equal(found[0], expected[0][first:first + 16]):
+                wrong.append(first)
+
+    threads = [threading.Thread(target=search, args=(i % 4 * 16,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
