@@ -68,6 +68,8 @@ class CandidateSet {
   // dot stays below the threshold would be refused.
   float margin() const { return collect_margin_; }
   float lower() const { return lower_; }
+  bool has_upper() const { return upper_ < std::numeric_limits<float>::infinity(); }
+  float slack() const { return slack_; }
   float threshold() const;
 
   void Push(const Survivor& survivor);

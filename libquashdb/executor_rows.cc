@@ -51,20 +51,22 @@ std::vector<uint64_t> MatchingRows::List() const {
   return rows;
 }
 
-std::vector<std::vector<BlockRange>> MatchingRows::Partition(
-    size_t parts, const std::vector<bool>* without) const {
-  const auto left_out = [&](size_t i) {
-    return masks_[i] == nullptr || (without != nullptr && (*without)[i]);
-  };
+uint64_t MatchingRows::Blocks(const std::vector<bool>* without) const {
   uint64_t total = 0;
   for (size_t i = 0; i < masks_.size(); ++i) {
-    if (!left_out(i)) total += snapshot_->segments[i].segment->num_blocks();
+    if (!LeftOut(i, without)) total += snapshot_->segments[i].segment->num_blocks();
   }
+  return total;
+}
+
+std::vector<std::vector<BlockRange>> MatchingRows::Partition(
+    size_t parts, const std::vector<bool>* without) const {
+  const uint64_t total = Blocks(without);
   std::vector<std::vector<BlockRange>> runs;
   const uint64_t part_blocks = (total + parts - 1) / parts;
   uint64_t room = 0;
   for (uint32_t i = 0; i < masks_.size(); ++i) {
-    if (left_out(i)) continue;
+    if (LeftOut(i, without)) continue;
     const auto blocks = static_cast<uint32_t>(snapshot_->segments[i].segment->num_blocks());
     for (uint32_t begin = 0; begin < blocks;) {
       if (room == 0) {

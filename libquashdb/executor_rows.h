@@ -39,12 +39,19 @@ class MatchingRows {
   // Ascending row indices of all matches.
   std::vector<uint64_t> List() const;
 
+  // Blocks of the segments with matches but those set in `without`.
+  uint64_t Blocks(const std::vector<bool>* without) const;
+
   // The blocks of all segments with matches, cut in at most `parts` runs of
   // about equal length, ascending. Those set in `without` (null: none) are left out.
   std::vector<std::vector<BlockRange>> Partition(size_t parts,
                                                  const std::vector<bool>* without) const;
 
  private:
+  bool LeftOut(size_t i, const std::vector<bool>* without) const {
+    return masks_[i] == nullptr || (without != nullptr && (*without)[i]);
+  }
+
   const Snapshot* snapshot_ = nullptr;
   std::vector<const uint32_t*> masks_;
   std::vector<std::vector<uint32_t>> filtered_;

@@ -97,7 +97,7 @@ class Tile {
   const bool is_cosine_;
   StagedCounts* counts_;
   Widths widths_;
-  size_t nq_ = 0;  // of this attempt
+  size_t nq_ = 0;                 // of this attempt
   bool narrowed_ = false;         // the whole codes left rows out
   std::unique_ptr<GpuScan> gpu_;  // of this attempt, null: all on the CPU
   Workspace& work_ = ThreadWorkspace();
@@ -119,12 +119,18 @@ void Tile::ResetSet(const PreparedQuery& query, const PrefixModel& model, const 
 
 // Queries first .. first + nq of the tile over all segments but some.
 Status Tile::ScanOnCpu(size_t first, size_t nq, size_t k, const std::vector<bool>* without) {
-  const auto parts = matching_.Partition(threads_, without);
+  // What a GPU leaves is often little: a thread for so many blocks.
+  constexpr uint64_t kBlocksPerThread = 1024;
+  const size_t threads =
+      without == nullptr
+          ? threads_
+          : std::clamp<uint64_t>(matching_.Blocks(without) / kBlocksPerThread, 1, threads_);
+  const auto parts = matching_.Partition(threads, without);
   if (work_.sets.size() < parts.size() * nq_) work_.sets.resize(parts.size() * nq_);
   std::vector<uint64_t> bytes(parts.size());
   const std::span<const PreparedQuery> queries(work_.queries.data() + first, nq);
   const std::span<CandidateSet> all_sets(work_.sets);
-  QUASH_RETURN_IF_ERROR(ParallelFor(parts.size(), threads_, [&](size_t i) {
+  QUASH_RETURN_IF_ERROR(ParallelFor(parts.size(), threads, [&](size_t i) {
     const std::span<CandidateSet> sets = all_sets.subspan(i * nq_ + first, nq);
     for (size_t q = 0; q < nq; ++q) {
       ResetSet(queries[q], queries[q].scanned(), widths_, k, &sets[q]);

@@ -44,9 +44,8 @@ struct GpuView {
 // Buffers of one pass, reused.
 struct GpuPass {
   cuda::Stream stream;
-  cuda::Buffer queries, weights, offsets, vectors, values;  // in
-  cuda::Buffer masks, sample, limits, counts, candidates;
-  cuda::Buffer scored, host_counts;  // pinned
+  cuda::Buffer input, masks, sample, limits, counts, candidates, kept_counts, kept;
+  cuda::Buffer staged, scored, summaries;  // pinned
 };
 
 // Thread-safe.

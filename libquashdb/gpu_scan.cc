@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace quash {
 namespace {
@@ -78,58 +79,63 @@ Status GpuScan::UploadMasks() {
   return Status();
 }
 
-Status GpuScan::UploadQueries(std::span<const PreparedQuery> queries) {
-  const size_t nq = queries.size(), dim = snapshot_.spec->dim;
-  const size_t padded = snapshot_.quantizer->layout().plane_bytes() * 8;
-  const auto upload = [&](const auto& values, cuda::Buffer* buffer) -> Status {
-    const size_t bytes = values.size() * sizeof(values[0]);
-    QUASH_RETURN_IF_GPU_ERROR("allocating", buffer->Reserve(bytes));
-    QUASH_RETURN_IF_GPU_ERROR("uploading",
-                              pass_.stream.Upload(values.data(), bytes, buffer->as<void>()));
-    return Status();
-  };
-  const int8_t* weights[kGpuTileQueries];
-  std::vector<int32_t> offsets(nq);
-  for (size_t q = 0; q < nq; ++q) {
-    weights[q] = queries[q].lut().weights;
-    offsets[q] = queries[q].lut().offset;
-  }
-  std::vector<uint32_t> packed(cuda::ScanWeightWords(dim, static_cast<uint32_t>(nq)));
-  cuda::PackScanWeights(weights, static_cast<uint32_t>(nq), dim, packed.data());
-  QUASH_RETURN_IF_ERROR(upload(packed, &pass_.weights));
-  QUASH_RETURN_IF_ERROR(upload(offsets, &pass_.offsets));
-  if (!final_) return Status();
-  if (snapshot_.spec->rerank != QUASH_RERANK_NONE) {
-    std::vector<float> vectors(nq * dim);
-    for (size_t q = 0; q < nq; ++q) {
-      std::copy_n(queries[q].vector(), dim, vectors.begin() + q * dim);
-    }
-    return upload(vectors, &pass_.vectors);
-  }
-  std::vector<int16_t> values(nq * padded);
-  for (size_t q = 0; q < nq; ++q) {
-    std::copy_n(queries[q].levels().values, padded, values.begin() + q * padded);
-  }
-  return upload(values, &pass_.values);
-}
-
 Status GpuScan::Launch(std::span<const PreparedQuery> queries,
                        std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks) {
   using Place = cuda::Buffer::Place;
   const auto nq = static_cast<uint32_t>(queries.size());
+  const size_t dim = snapshot_.spec->dim;
+  const size_t padded = snapshot_.quantizer->layout().plane_bytes() * 8;
+  const bool has_tier = snapshot_.spec->rerank != QUASH_RERANK_NONE;
+  // All that the kernels read of the queries goes over in one copy.
+  size_t bytes = 0;
+  const auto place = [&](size_t size) {
+    return std::exchange(bytes, (bytes + size + kAlignment - 1) / kAlignment * kAlignment);
+  };
+  const size_t scan_at = place(scan.size_bytes());
+  const size_t weights_at = place(cuda::ScanWeightWords(dim, nq) * sizeof(uint32_t));
+  const size_t offsets_at = place(nq * sizeof(int32_t));
+  const size_t vectors_at = place(has_tier ? nq * dim * sizeof(float) : 0);
+  const size_t values_at = place(has_tier ? 0 : nq * padded * sizeof(int16_t));
   const size_t list = size_t{nq} * capacity_;
-  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.queries.Reserve(scan.size_bytes()));
-  QUASH_RETURN_IF_GPU_ERROR(
-      "allocating", pass_.sample.Reserve(size_t{nq} * 2 * sample_blocks * kBlockRows * 4 + 4));
-  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.limits.Reserve(nq * 2 * sizeof(float)));
-  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.counts.Reserve(nq * sizeof(uint32_t)));
-  QUASH_RETURN_IF_GPU_ERROR("allocating", pass_.candidates.Reserve(list * 2 * sizeof(uint32_t)));
-  QUASH_RETURN_IF_GPU_ERROR("allocating pinned memory",
-                            pass_.scored.Reserve(list * sizeof(cuda::Scored), Place::kPinned));
-  QUASH_RETURN_IF_GPU_ERROR(
-      "uploading", pass_.stream.Upload(scan.data(), scan.size_bytes(), pass_.queries.as<void>()));
+  const std::pair<cuda::Buffer*, size_t> on_device[] = {
+      {&pass_.input, bytes},
+      {&pass_.sample, size_t{nq} * 2 * sample_blocks * kBlockRows * sizeof(float) + 1},
+      {&pass_.limits, nq * 2 * sizeof(float)},
+      {&pass_.counts, nq * sizeof(uint32_t)},
+      {&pass_.kept_counts, nq * sizeof(uint32_t)},
+      {&pass_.candidates, list * 4 * sizeof(uint32_t)},
+      {&pass_.kept, list * 2 * sizeof(uint32_t)}};
+  for (const auto& [buffer, size] : on_device) {
+    QUASH_RETURN_IF_GPU_ERROR("allocating", buffer->Reserve(size));
+  }
+  const std::pair<cuda::Buffer*, size_t> pinned[] = {
+      {&pass_.staged, bytes},
+      {&pass_.scored, list * sizeof(cuda::Scored)},
+      {&pass_.summaries, nq * sizeof(cuda::ScanSummary)}};
+  for (const auto& [buffer, size] : pinned) {
+    QUASH_RETURN_IF_GPU_ERROR("allocating pinned memory", buffer->Reserve(size, Place::kPinned));
+  }
+
+  auto* staged = pass_.staged.as<uint8_t>();
+  std::memcpy(staged + scan_at, scan.data(), scan.size_bytes());
+  const int8_t* weights[kGpuTileQueries];
+  for (size_t q = 0; q < nq; ++q) {
+    weights[q] = queries[q].lut().weights;
+    reinterpret_cast<int32_t*>(staged + offsets_at)[q] = queries[q].lut().offset;
+    if (has_tier) {
+      std::memcpy(staged + vectors_at + q * dim * sizeof(float), queries[q].vector(),
+                  dim * sizeof(float));
+    } else {
+      std::memcpy(staged + values_at + q * padded * sizeof(int16_t), queries[q].levels().values,
+                  padded * sizeof(int16_t));
+    }
+  }
+  cuda::PackScanWeights(weights, nq, dim, reinterpret_cast<uint32_t*>(staged + weights_at));
+  auto* input = pass_.input.as<uint8_t>();
+  QUASH_RETURN_IF_GPU_ERROR("uploading", pass_.stream.Upload(staged, bytes, input));
   QUASH_RETURN_IF_GPU_ERROR("clearing",
                             pass_.stream.Zero(pass_.counts.as<void>(), nq * sizeof(uint32_t)));
+
   const cuda::ScanArgs args{
       .segments = view_->device_segments.as<cuda::ScanSegment>(),
       .num_segments = static_cast<uint32_t>(view_->segments.size()),
@@ -137,14 +143,17 @@ Status GpuScan::Launch(std::span<const PreparedQuery> queries,
       .masks = has_filter_ ? pass_.masks.as<uint32_t>() : view_->live.as<uint32_t>(),
       .dim = snapshot_.spec->dim,
       .nq = nq,
-      .queries = pass_.queries.as<cuda::ScanQuery>(),
-      .weights = pass_.weights.as<uint32_t>(),
+      .queries = reinterpret_cast<const cuda::ScanQuery*>(input + scan_at),
+      .weights = reinterpret_cast<const uint32_t*>(input + weights_at),
       .sample_blocks = sample_blocks,
       .sample = pass_.sample.as<float>(),
       .limits = pass_.limits.as<float>(),
       .capacity = capacity_,
       .counts = pass_.counts.as<uint32_t>(),
-      .candidates = pass_.candidates.as<uint32_t>()};
+      .candidates = pass_.candidates.as<uint32_t>(),
+      .summaries = pass_.summaries.as<cuda::ScanSummary>(),
+      .kept_counts = pass_.kept_counts.as<uint32_t>(),
+      .kept = pass_.kept.as<uint32_t>()};
   QUASH_RETURN_IF_GPU_ERROR("scanning", cuda::LaunchScan(args, pass_.stream.get()));
   constexpr cuda::TierType kTypes[] = {cuda::TierType::kNone, cuda::TierType::kInt8,
                                        cuda::TierType::kFloat16, cuda::TierType::kFloat32};
@@ -154,23 +163,19 @@ Status GpuScan::Launch(std::span<const PreparedQuery> queries,
                           .bits = snapshot_.quantizer->layout().bits,
                           .nq = nq,
                           .weights = args.weights,
-                          .offsets = pass_.offsets.as<int32_t>(),
-                          .counts = args.counts,
+                          .offsets = reinterpret_cast<const int32_t*>(input + offsets_at),
+                          .counts = args.kept_counts,
                           .capacity = capacity_,
-                          .candidates = args.candidates,
+                          .candidates = args.kept,
                           .final_scores = final_,
                           .tier = kTypes[snapshot_.spec->rerank],
                           .is_l2 = snapshot_.spec->metric == QUASH_METRIC_L2,
-                          .vectors = pass_.vectors.as<float>(),
-                          .values = pass_.values.as<int16_t>(),
+                          .vectors = reinterpret_cast<const float*>(input + vectors_at),
+                          .values = reinterpret_cast<const int16_t*>(input + values_at),
                           .levels = {},
                           .scored = pass_.scored.as<cuda::Scored>()};
   std::copy_n(snapshot_.quantizer->codebook().levels, 16, finish.levels);
   QUASH_RETURN_IF_GPU_ERROR("scoring", cuda::LaunchFinish(finish, pass_.stream.get()));
-  QUASH_RETURN_IF_GPU_ERROR(
-      "downloading", pass_.stream.Download(args.counts, nq * sizeof(uint32_t), counts_.data()));
-  QUASH_RETURN_IF_GPU_ERROR(
-      "downloading", pass_.stream.Download(args.limits, nq * 2 * sizeof(float), limits_.data()));
   QUASH_RETURN_IF_GPU_ERROR("scanning", pass_.stream.Wait());
   return Status();
 }
@@ -185,7 +190,7 @@ uint64_t GpuScan::RowIndexOf(uint32_t row) const {
 void GpuScan::PushFound(size_t q, const PreparedQuery& query, CandidateSet* set) const {
   const PrefixModel& model = query.scanned();
   const bool is_l2 = snapshot_.spec->metric == QUASH_METRIC_L2;
-  const uint32_t count = std::min(counts_[q], capacity_);
+  const uint32_t count = summaries_[q].kept;
   for (uint32_t i = 0; i < count; ++i) {
     const cuda::Scored& found = At(q, i);
     float dot = model.mul1 * static_cast<float>(found.sums);
@@ -206,26 +211,31 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
   QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(snapshot_.gpu->device()));
   QUASH_RETURN_IF_GPU_ERROR("opening a stream", pass_.stream.Open());
   if (has_filter_) QUASH_RETURN_IF_ERROR(UploadMasks());
-  QUASH_RETURN_IF_ERROR(UploadQueries(queries));
   const bool lists_all = matching_.count() <= capacity_ / 4 * 3;
   const uint32_t sample_blocks = lists_all ? 0 : std::min(view_->num_blocks, kSampleBlocks);
   const double share = static_cast<double>(sample_blocks) / view_->num_blocks;
   std::vector<cuda::ScanQuery> scan(queries.size());
-  limits_.resize(2 * queries.size());
-  counts_.resize(queries.size());
   for (size_t q = 0; q < queries.size(); ++q) {
-    const PrefixModel& model = queries[q].scanned();
-    scan[q] = {.gain = queries[q].gain(),
-               .mul = model.mul1,
-               .add = model.add,
-               .key_margin = sets[q].margin(),
-               .offset = queries[q].lut().offset,
-               .key_rank = SampleRank(widths.capacity, share),
-               .estimate_rank = SampleRank(k, share),
-               .key_limit = sets[q].lower(),
-               .estimate_limit = widths.adaptive && !lists_all ? -kInfinity : kInfinity};
+    scan[q] = MakeScanQuery(queries[q], sets[q]);
+    scan[q].key_rank = SampleRank(widths.capacity, share);
+    scan[q].estimate_rank = SampleRank(k, share);
+    scan[q].key_limit = sets[q].lower();
+    scan[q].estimate_limit = widths.adaptive && !lists_all ? -kInfinity : kInfinity;
+    // A page's rows above its border are no part of the best k.
+    if (widths.adaptive && !sets[q].has_upper()) {
+      scan[q].k = static_cast<uint32_t>(k);
+      // Keys of a range search have the wider margin of its bound here, and another
+      // order: no width then.
+      scan[q].width = sets[q].lower() == -kInfinity
+                          ? static_cast<uint32_t>(std::min<size_t>(widths.capacity, capacity_))
+                          : capacity_;
+      scan[q].slack = sets[q].slack();
+      scan[q].is_cosine = snapshot_.spec->metric == QUASH_METRIC_COSINE;
+    }
   }
   QUASH_RETURN_IF_ERROR(Launch(queries, scan, sample_blocks));
+  const auto* summaries = pass_.summaries.as<cuda::ScanSummary>();
+  summaries_.assign(summaries, summaries + queries.size());
   for (size_t q = 0; q < queries.size(); ++q) PushFound(q, queries[q], &sets[q]);
   const size_t row_bytes = sizeof(float) * (snapshot_.spec->metric == QUASH_METRIC_L2 ? 2 : 1);
   *bytes += view_->num_blocks *
@@ -233,37 +243,31 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
   return Status();
 }
 
+cuda::ScanQuery GpuScan::MakeScanQuery(const PreparedQuery& query, const CandidateSet& set) const {
+  cuda::ScanQuery made = {};
+  made.gain = query.gain();
+  made.mul = query.scanned().mul1;
+  made.add = query.scanned().add;
+  made.key_margin = set.margin();
+  made.offset = query.lut().offset;
+  return made;
+}
+
 bool GpuScan::Check(size_t q, CandidateSet* set) const {
-  return counts_[q] <= capacity_ && set->Covers(limits_[2 * q], limits_[2 * q + 1]);
+  const cuda::ScanSummary& summary = summaries_[q];
+  return summary.found <= capacity_ && set->Covers(summary.key_limit, summary.estimate_limit);
 }
 
 Status GpuScan::Repeat(std::span<const PreparedQuery> queries, size_t q, float key_limit,
                        float estimate_limit, CandidateSet* set) {
-  const PrefixModel& model = queries[q].scanned();
-  // The others of the tile find nothing: their lists stay as they are.
+  // The others of the tile find nothing: what is known of them stays as it is.
   std::vector<cuda::ScanQuery> scan(queries.size());
-  for (cuda::ScanQuery& one : scan) {
-    one = {};
-    one.key_limit = one.estimate_limit = kInfinity;
-  }
-  scan[q] = {.gain = queries[q].gain(),
-             .mul = model.mul1,
-             .add = model.add,
-             .key_margin = set->margin(),
-             .offset = queries[q].lut().offset,
-             .key_rank = 0,
-             .estimate_rank = 0,
-             .key_limit = key_limit,
-             .estimate_limit = estimate_limit};
-  const std::vector<uint32_t> counts = counts_;
-  const std::vector<float> limits = limits_;
+  for (cuda::ScanQuery& one : scan) one.key_limit = one.estimate_limit = kInfinity;
+  scan[q] = MakeScanQuery(queries[q], *set);
+  scan[q].key_limit = key_limit;
+  scan[q].estimate_limit = estimate_limit;
   QUASH_RETURN_IF_ERROR(Launch(queries, scan, 0));
-  for (size_t other = 0; other < counts.size(); ++other) {
-    if (other == q) continue;
-    counts_[other] = counts[other];
-    limits_[2 * other] = limits[2 * other];
-    limits_[2 * other + 1] = limits[2 * other + 1];
-  }
+  summaries_[q] = pass_.summaries.as<cuda::ScanSummary>()[q];
   PushFound(q, queries[q], set);
   return Status();
 }

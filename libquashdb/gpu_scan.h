@@ -60,7 +60,7 @@ class GpuScan {
   const cuda::Scored& At(size_t q, uint32_t found) const {
     return pass_.scored.as<cuda::Scored>()[q * capacity_ + found];
   }
-  Status UploadQueries(std::span<const PreparedQuery> queries);
+  cuda::ScanQuery MakeScanQuery(const PreparedQuery& query, const CandidateSet& set) const;
   Status Launch(std::span<const PreparedQuery> queries, std::span<const cuda::ScanQuery> scan,
                 uint32_t sample_blocks);
   void PushFound(size_t q, const PreparedQuery& query, CandidateSet* set) const;
@@ -75,8 +75,7 @@ class GpuScan {
   bool has_filter_ = false;
   bool final_ = false;
   uint32_t capacity_ = 0;
-  std::vector<float> limits_;     // [nq][2]
-  std::vector<uint32_t> counts_;  // [nq]
+  std::vector<cuda::ScanSummary> summaries_;  // [nq]
 };
 
 }  // namespace quash

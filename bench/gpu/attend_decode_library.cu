@@ -1,4 +1,4 @@
-// The decode kernel behind a C call, for bench/kv/gpu_decode.py.
+// The decode kernel behind a C call, for attend_decode.py.
 #include "kernels/cuda/attend.h"
 
 extern "C" __attribute__((visibility("default"))) const char* quash_bench_decode(

@@ -29,17 +29,49 @@ __device__ uint32_t ShiftRight(uint32_t value) {
   return __umulhi(value, 1u << (32 - kShift));
 }
 
+// Sums start here, so that their bits are those of the float 1.5 * 2^23 + sum.
+constexpr int kSumBase = 0x4B400000;
+constexpr float kSumBaseValue = 12582912.0f;
+
 // What the epilogue needs of a query.
 struct Epilogue {
+  // A row can be dropped if value(sum) * test_mul + test_add, an upper bound of its
+  // (key + norm_sq) / (gain * scale), is below test_limit / scale + norm_sq / (gain *
+  // scale).
+  float test_mul;
+  float test_add;
+  float test_limit;
+  float inverse_gain;
+  float gain;
   float mul;
   float add;
-  float gain;
   float offset;
   float margin;
   float key_limit;
   float estimate_limit;
   float unused;
 };
+
+__device__ Epilogue MakeEpilogue(const ScanQuery& query, float key_limit, float estimate_limit) {
+  Epilogue made = {};
+  made.gain = query.gain;
+  made.inverse_gain = 1 / query.gain;
+  made.mul = query.mul;
+  made.add = query.add;
+  made.offset = static_cast<float>(query.offset);
+  made.margin = query.key_margin;
+  made.key_limit = key_limit;
+  made.estimate_limit = estimate_limit;
+  made.test_mul = 0.5f * query.mul;
+  const float add = query.mul * made.offset + query.add + query.key_margin;
+  // Rounding: of the product with the base, which is less than two units of the sum,
+  // and of everything else.
+  const float slop = 2 * fabsf(query.mul) +
+                     1e-5f * (fabsf(query.mul) * made.offset + fabsf(query.add) + query.key_margin);
+  made.test_add = add - kSumBaseValue * made.test_mul + slop;
+  made.test_limit = fminf(key_limit, estimate_limit) / query.gain;
+  return made;
+}
 
 struct Estimate {
   float sums;  // an integer
@@ -48,16 +80,17 @@ struct Estimate {
 };
 
 // In the order of operations of the search on the CPU, nothing contracted.
-__device__ Estimate MakeEstimate(const float4& query, float margin, int twice, float scale,
-                                 float norm_sq) {
+__device__ Estimate MakeEstimate(const Epilogue& query, int sum, float scale, float norm_sq) {
   Estimate made;
-  made.sums = fmaf(0.5f, static_cast<float>(twice), query.w);  // exact
-  const float dot = __fadd_rn(__fmul_rn(query.x, made.sums), query.y);
-  const float unit = __fmul_rn(query.z, scale);
+  made.sums = fmaf(0.5f, static_cast<float>(sum - kSumBase), query.offset);  // exact
+  const float dot = __fadd_rn(__fmul_rn(query.mul, made.sums), query.add);
+  const float unit = __fmul_rn(query.gain, scale);
   made.estimate = __fsub_rn(__fmul_rn(unit, dot), norm_sq);
-  made.key = __fadd_rn(made.estimate, __fmul_rn(margin, unit));
+  made.key = __fadd_rn(made.estimate, __fmul_rn(query.margin, unit));
   return made;
 }
+
+constexpr uint32_t kNoBlock = ~0u;
 
 // One lane's share of 32 rows by a chunk, with what their epilogue needs.
 struct Fetched {
@@ -83,6 +116,24 @@ class Walker {
   }
 
   __device__ bool done() const { return index_ >= end_; }
+
+  // The words of this lane in the next block, null after the last; what the epilogue
+  // needs goes to `head`.
+  __device__ const uint4* NextBlock(Fetched* head) {
+    if (index_ >= end_) {
+      head->block = kNoBlock;
+      return nullptr;
+    }
+    const uint32_t row = (block_ - first_block_) * 32 + lane_;
+    head->scale = __ldcs(scale_ + row);
+    head->norm_sq = norm_sq_ == nullptr ? 0 : __ldcs(norm_sq_ + row);
+    head->mask = __ldg(args_.masks + block_);
+    head->block = block_;
+    const uint4* words = words_;
+    index_ += kWarps;
+    if (index_ < end_) EnterBlock();
+    return words;
+  }
 
   __device__ Fetched Next() {
     Fetched fetched;
@@ -149,55 +200,155 @@ __device__ void MultiplyChunk(const uint4& words, const uint2* weights, int (&su
        ShiftRight<6>(words.w), 3);
 }
 
-// Sums to keys; rows that reach a limit to the lists, or all to the sample.
-template <uint32_t kTiles, bool kSample>
-__device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
-                       const Fetched& fetched, uint32_t stride, int (&sums)[kTiles][2][4]) {
-  const uint32_t lane = threadIdx.x % 32;
-  float scale[4], norm_sq[4];
-#pragma unroll
-  for (uint32_t j = 0; j < 4; ++j) {
-    scale[j] = __shfl_sync(~0u, fetched.scale, lane / 4 + 8 * j);
-    norm_sq[j] = __shfl_sync(~0u, fetched.norm_sq, lane / 4 + 8 * j);
-  }
+template <uint32_t kTiles>
+__device__ void ClearSums(int (&sums)[kTiles][2][4]) {
 #pragma unroll
   for (uint32_t tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-    for (uint32_t column = 0; column < 2; ++column) {
-      const uint32_t q = tile * kTileQueries + lane % 4 * 2 + column;
-      const Epilogue& epilogue = epilogues[q];
-      const float4 query = *reinterpret_cast<const float4*>(&epilogue);
-      const float4 limits = *(reinterpret_cast<const float4*>(&epilogue) + 1);
+    for (uint32_t i = 0; i < 8; ++i) sums[tile][i / 4][i % 4] = kSumBase;
+  }
+}
+
+// Sums to keys; rows that reach a limit to the lists, or all to the sample.
+template <uint32_t kTiles, bool kSample>
+__device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
+                       const Fetched& fetched, uint32_t stride, const int (&sums)[kTiles][2][4]) {
+  const uint32_t lane = threadIdx.x % 32;
+  const float own_inverse = 1 / fetched.scale;
+  const float own_shift = fetched.norm_sq * own_inverse;
+  float inverse[4], shift[4];
 #pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) {
-        int& sum = sums[tile][j / 2][j % 2 * 2 + column];
-        const Estimate made = MakeEstimate(query, limits.x, sum, scale[j], norm_sq[j]);
-        const uint32_t row = lane / 4 + 8 * j;
-        const bool masked = fetched.mask >> row & 1;
-        if constexpr (kSample) {
-          if (first_query + q < args.nq) {
-            float* sample = args.sample + size_t{first_query + q} * 2 * args.sample_blocks * 32;
-            const uint32_t at = fetched.block / stride * 32 + row;
-            sample[at] = masked ? made.key : -INFINITY;
-            sample[args.sample_blocks * 32 + at] = masked ? made.estimate : -INFINITY;
-          }
-        } else if (masked && (made.key >= limits.y || made.estimate >= limits.z)) {
-          const uint32_t at = atomicAdd(args.counts + first_query + q, 1u);
-          if (at < args.capacity) {
-            const uint2 found = {fetched.block * 32 + row, static_cast<uint32_t>(made.sums)};
-            reinterpret_cast<uint2*>(
-                args.candidates)[size_t{first_query + q} * args.capacity + at] = found;
-          }
+  for (uint32_t j = 0; j < 4; ++j) {
+    inverse[j] = __shfl_sync(~0u, own_inverse, lane / 4 + 8 * j);
+    shift[j] = __shfl_sync(~0u, own_shift, lane / 4 + 8 * j);
+  }
+#pragma unroll
+  for (uint32_t tile = 0; tile < kTiles; ++tile) {
+    bool may_reach = kSample;
+    if constexpr (!kSample) {
+#pragma unroll
+      for (uint32_t column = 0; column < 2; ++column) {
+        const float4 test = *reinterpret_cast<const float4*>(epilogues + tile * kTileQueries +
+                                                             lane % 4 * 2 + column);
+#pragma unroll
+        for (uint32_t j = 0; j < 4; ++j) {
+          const float bound =
+              fmaf(__int_as_float(sums[tile][j / 2][j % 2 * 2 + column]), test.x, test.y);
+          const float limit = fmaf(test.z, inverse[j], test.w * shift[j]);
+          // Not a number where a zero row meets a limit of zero: that passes.
+          may_reach |= !(bound < fmaf(-1e-6f, fabsf(limit), limit));
         }
-        sum = 0;
+      }
+    }
+    if (!__any_sync(~0u, may_reach)) continue;
+#pragma unroll
+    for (uint32_t i = 0; i < 8; ++i) {
+      const uint32_t column = i / 4, j = i % 4, row = lane / 4 + 8 * j;
+      const float scale = __shfl_sync(~0u, fetched.scale, row);
+      const float norm_sq = __shfl_sync(~0u, fetched.norm_sq, row);
+      const uint32_t q = tile * kTileQueries + lane % 4 * 2 + column;
+      const Epilogue& query = epilogues[q];
+      const Estimate made =
+          MakeEstimate(query, sums[tile][j / 2][j % 2 * 2 + column], scale, norm_sq);
+      const bool masked = fetched.mask >> row & 1;
+      if constexpr (kSample) {
+        if (first_query + q < args.nq) {
+          float* sample = args.sample + size_t{first_query + q} * 2 * args.sample_blocks * 32;
+          const uint32_t at = fetched.block / stride * 32 + row;
+          sample[at] = masked ? made.key : -INFINITY;
+          sample[args.sample_blocks * 32 + at] = masked ? made.estimate : -INFINITY;
+        }
+      } else if (masked && (made.key >= query.key_limit || made.estimate >= query.estimate_limit)) {
+        const uint32_t at = atomicAdd(args.counts + first_query + q, 1u);
+        if (at < args.capacity) {
+          const uint4 found = {fetched.block * 32 + row, static_cast<uint32_t>(made.sums),
+                               __float_as_uint(made.estimate), __float_as_uint(made.key)};
+          reinterpret_cast<uint4*>(args.candidates)[size_t{first_query + q} * args.capacity + at] =
+              found;
+        }
+      }
+    }
+  }
+}
+
+// The blocks of a warp with a chunk count known to the compiler: whole blocks are
+// fetched ahead, each chunk's successor as soon as it is used.
+template <uint32_t kChunks, uint32_t kTiles, bool kSample>
+__device__ void ScanBlocks(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
+                           const uint2* weights, uint32_t begin, uint32_t end, uint32_t stride) {
+  constexpr uint32_t kAhead = kChunks == 1 ? 4 : kChunks <= 3 ? 2 : 1;
+  Walker walker(args, begin, end, stride);
+  Fetched heads[kAhead];  // `words` unused
+  uint4 words[kAhead][kChunks];
+  const uint4* next = nullptr;
+#pragma unroll
+  for (uint32_t slot = 0; slot < kAhead; ++slot) {
+    next = walker.NextBlock(&heads[slot]);
+    if (next == nullptr) continue;
+#pragma unroll
+    for (uint32_t c = 0; c < kChunks; ++c) words[slot][c] = __ldcs(next + c * 32);
+  }
+  while (true) {
+#pragma unroll
+    for (uint32_t slot = 0; slot < kAhead; ++slot) {
+      const Fetched head = heads[slot];
+      if (head.block == kNoBlock) return;
+      next = walker.NextBlock(&heads[slot]);
+      int sums[kTiles][2][4];
+      ClearSums(sums);
+#pragma unroll
+      for (uint32_t c = 0; c < kChunks; ++c) {
+        MultiplyChunk<kTiles>(words[slot][c], weights + c * kSteps * kTiles * 32, sums);
+        if (next != nullptr) words[slot][c] = __ldcs(next + c * 32);
+      }
+      Finish<kTiles, kSample>(args, first_query, epilogues, head, stride, sums);
+    }
+  }
+}
+
+// Any number of chunks: kDepth of them are fetched ahead.
+template <uint32_t kTiles, bool kSample>
+__device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
+                                   const Epilogue* epilogues, const uint2* weights, uint32_t begin,
+                                   uint32_t end, uint32_t stride) {
+  const uint32_t chunks = Chunks(args.dim);
+  Walker walker(args, begin, end, stride);
+  Fetched ring[kDepth];
+  uint32_t items = 0;  // fetched and not used yet
+#pragma unroll
+  for (uint32_t slot = 0; slot < kDepth; ++slot) {
+    if (!walker.done()) {
+      ring[slot] = walker.Next();
+      ++items;
+    }
+  }
+  int sums[kTiles][2][4];
+  ClearSums(sums);
+  uint32_t chunk = 0;
+  while (items != 0) {
+#pragma unroll
+    for (uint32_t slot = 0; slot < kDepth; ++slot) {
+      if (items == 0) break;
+      const Fetched fetched = ring[slot];
+      if (walker.done()) {
+        --items;
+      } else {
+        ring[slot] = walker.Next();
+      }
+      MultiplyChunk<kTiles>(fetched.words, weights + chunk * kSteps * kTiles * 32, sums);
+      if (++chunk == chunks) {
+        Finish<kTiles, kSample>(args, first_query, epilogues, fetched, stride, sums);
+        ClearSums(sums);
+        chunk = 0;
       }
     }
   }
 }
 
 // blockIdx.y: kTiles * 8 queries. Each block has an equal stretch of blocks.
-template <uint32_t kTiles, bool kSample>
-__global__ void __launch_bounds__(kThreads, kTiles == 1 ? 3 : 2) Scan(ScanArgs args) {
+template <uint32_t kChunks, uint32_t kTiles, bool kSample>
+__global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
+    Scan(ScanArgs args) {
   extern __shared__ uint4 shared[];
   const uint32_t chunks = Chunks(args.dim);
   const uint32_t all_tiles = (args.nq + kTileQueries - 1) / kTileQueries;
@@ -206,15 +357,13 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 ? 3 : 2) Scan(ScanArgs a
   auto* epilogues = reinterpret_cast<Epilogue*>(shared);
   auto* weights = reinterpret_cast<uint2*>(epilogues + kTiles * kTileQueries);
   for (uint32_t q = threadIdx.x; q < kTiles * kTileQueries; q += kThreads) {
-    Epilogue made = {0, 0, 0, 0, 0, INFINITY, INFINITY, 0};
+    Epilogue made = {};
+    made.test_limit = made.key_limit = made.estimate_limit = INFINITY;
     if (first_query + q < args.nq) {
       const ScanQuery& query = args.queries[first_query + q];
-      made = {query.mul,        query.add, query.gain, static_cast<float>(query.offset),
-              query.key_margin, INFINITY,  INFINITY,   0};
-      if (!kSample) {
-        made.key_limit = args.limits[2 * (first_query + q)];
-        made.estimate_limit = args.limits[2 * (first_query + q) + 1];
-      }
+      made = kSample ? MakeEpilogue(query, INFINITY, INFINITY)
+                     : MakeEpilogue(query, args.limits[2 * (first_query + q)],
+                                    args.limits[2 * (first_query + q) + 1]);
     }
     epilogues[q] = made;
   }
@@ -228,81 +377,149 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 ? 3 : 2) Scan(ScanArgs a
 
   const uint32_t stride = kSample ? args.num_blocks / args.sample_blocks : 1;
   const uint64_t total = kSample ? args.sample_blocks : args.num_blocks;
-  const auto begin = static_cast<uint32_t>(total * blockIdx.x / gridDim.x);
+  const auto begin = static_cast<uint32_t>(total * blockIdx.x / gridDim.x) + threadIdx.x / 32;
   const auto end = static_cast<uint32_t>(total * (blockIdx.x + 1) / gridDim.x);
-  Walker walker(args, begin + threadIdx.x / 32, end, stride);
-  Fetched ring[kDepth];
-  uint32_t items = 0;  // fetched and not used yet
-#pragma unroll
-  for (uint32_t slot = 0; slot < kDepth; ++slot) {
-    if (!walker.done()) {
-      ring[slot] = walker.Next();
-      ++items;
-    }
-  }
-  int sums[kTiles][2][4] = {};
-  uint32_t chunk = 0;
   const uint2* lane_weights = weights + threadIdx.x % 32;
-  while (items != 0) {
-#pragma unroll
-    for (uint32_t slot = 0; slot < kDepth; ++slot) {
-      if (items == 0) break;
-      const Fetched fetched = ring[slot];
-      if (walker.done()) {
-        --items;
-      } else {
-        ring[slot] = walker.Next();
-      }
-      MultiplyChunk<kTiles>(fetched.words, lane_weights + chunk * kSteps * kTiles * 32, sums);
-      if (++chunk == chunks) {
-        Finish<kTiles, kSample>(args, first_query, epilogues, fetched, stride, sums);
-        chunk = 0;
-      }
-    }
+  if constexpr (kChunks != 0) {
+    ScanBlocks<kChunks, kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
+                                         stride);
+  } else {
+    ScanChunksOfBlocks<kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
+                                        stride);
   }
 }
 
-// Order of floats as unsigned integers.
-__device__ uint32_t Ordered(float value) {
-  const uint32_t bits = __float_as_uint(value);
-  return bits ^ (static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u);
+constexpr uint32_t kSelectThreads = 1024;
+constexpr uint32_t kSelectBins = 2048;
+
+struct SelectShared {
+  uint32_t bins[kSelectBins];
+  float low[32], high[32];
+  float limit;
+};
+
+// A value that more than `rank` of n values reach, close below that of the rank
+// (from the top, from 0): the lower edge of its bin, of kSelectBins between the
+// least and the greatest. -infinity if there are not so many above it.
+// For all threads of a block of kSelectThreads.
+template <typename Value>
+__device__ float SelectRank(uint32_t n, uint32_t rank, SelectShared* shared, Value value) {
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  float low = INFINITY, high = -INFINITY;
+#pragma unroll 8
+  for (uint32_t i = threadIdx.x; i < n; i += kSelectThreads) {
+    const float one = value(i);
+    if (one > -INFINITY) low = fminf(low, one);
+    high = fmaxf(high, one);
+  }
+#pragma unroll
+  for (uint32_t half = 16; half > 0; half /= 2) {
+    low = fminf(low, __shfl_xor_sync(~0u, low, half));
+    high = fmaxf(high, __shfl_xor_sync(~0u, high, half));
+  }
+  if (lane == 0) {
+    shared->low[warp] = low;
+    shared->high[warp] = high;
+  }
+  shared->bins[threadIdx.x] = shared->bins[threadIdx.x + kSelectThreads] = 0;
+  if (threadIdx.x == 0) shared->limit = -INFINITY;
+  __syncthreads();
+  low = shared->low[lane];
+  high = shared->high[lane];
+#pragma unroll
+  for (uint32_t half = 16; half > 0; half /= 2) {
+    low = fminf(low, __shfl_xor_sync(~0u, low, half));
+    high = fmaxf(high, __shfl_xor_sync(~0u, high, half));
+  }
+  const float factor = kSelectBins / fmaxf(high - low, 1e-30f);
+#pragma unroll 8
+  for (uint32_t i = threadIdx.x; i < n; i += kSelectThreads) {
+    const float one = value(i);
+    if (one > -INFINITY) {
+      const auto bin = static_cast<uint32_t>((one - low) * factor);
+      atomicAdd(&shared->bins[min(bin, kSelectBins - 1)], 1u);
+    }
+  }
+  __syncthreads();
+  if (warp == 0) {  // lane i has the i-th run of bins from the top
+    constexpr uint32_t kRun = kSelectBins / 32;
+    const uint32_t top = kSelectBins - 1 - lane * kRun;
+    uint32_t sum = 0;
+    for (uint32_t j = 0; j < kRun; ++j) sum += shared->bins[top - j];
+    uint32_t before = sum;
+#pragma unroll
+    for (uint32_t step = 1; step < 32; step *= 2) {
+      const uint32_t other = __shfl_up_sync(~0u, before, step);
+      if (lane >= step) before += other;
+    }
+    before -= sum;
+    if (rank >= before && rank < before + sum) {
+      uint32_t bin = top;
+      while (rank >= before + shared->bins[bin]) before += shared->bins[bin--];
+      // A little lower, for rounding.
+      shared->limit = bin == 0 ? low : low + (static_cast<float>(bin) - 0.01f) / factor;
+    }
+  }
+  __syncthreads();
+  return shared->limit;
 }
 
-__device__ float Unordered(uint32_t ordered) {
-  return __uint_as_float(ordered & 0x80000000u ? ordered ^ 0x80000000u : ~ordered);
-}
-
-// blockIdx.x: a query; blockIdx.y: keys or estimates. The value of a rank from
-// the top by four passes over 8 bits each.
-__global__ void __launch_bounds__(1024) SelectLimits(ScanArgs args) {
-  __shared__ uint32_t counts[256];
-  __shared__ uint32_t prefix, rank;
+// blockIdx.x: a query; blockIdx.y: keys or estimates.
+__global__ void __launch_bounds__(kSelectThreads) SelectLimits(ScanArgs args) {
+  __shared__ SelectShared shared;
   const ScanQuery& query = args.queries[blockIdx.x];
   const uint32_t n = args.sample_blocks * 32;
   const float* values = args.sample + (size_t{blockIdx.x} * 2 + blockIdx.y) * n;
-  if (threadIdx.x == 0) {
-    prefix = 0;
-    rank = min(blockIdx.y == 0 ? query.key_rank : query.estimate_rank, n - 1);
+  const uint32_t rank = min(blockIdx.y == 0 ? query.key_rank : query.estimate_rank, n - 1);
+  float limit = blockIdx.y == 0 ? query.key_limit : query.estimate_limit;
+  if (limit < INFINITY) {
+    limit = fmaxf(limit, SelectRank(n, rank, &shared, [&](uint32_t i) { return values[i]; }));
   }
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    if (threadIdx.x < 256) counts[threadIdx.x] = 0;
-    __syncthreads();
-    const uint32_t above = shift == 24 ? 0 : ~0u << (shift + 8), wanted = prefix;
-    for (uint32_t i = threadIdx.x; i < n; i += 1024) {
-      const uint32_t ordered = Ordered(values[i]);
-      if ((ordered & above) == wanted) atomicAdd(&counts[ordered >> shift & 255], 1u);
+  if (threadIdx.x == 0) args.limits[2 * blockIdx.x + blockIdx.y] = limit;
+}
+
+// blockIdx.x: a query. Raises the limits to what the list shows and keeps what
+// reaches them. An overfull list keeps nothing: the caller cannot use it.
+__global__ void __launch_bounds__(kSelectThreads) NarrowCandidates(ScanArgs args) {
+  __shared__ SelectShared shared;
+  __shared__ uint32_t kept;
+  const uint32_t q = blockIdx.x;
+  const ScanQuery& query = args.queries[q];
+  const uint32_t found = args.counts[q];
+  const uint32_t n = found <= args.capacity ? found : 0;
+  const auto* list = reinterpret_cast<const uint4*>(args.candidates) + size_t{q} * args.capacity;
+  float key_limit = args.limits[2 * q], estimate_limit = args.limits[2 * q + 1];
+  if (query.k != 0 && n >= query.k) {
+    const float kth =
+        SelectRank(n, query.k - 1, &shared, [&](uint32_t i) { return __uint_as_float(list[i].z); });
+    float floor = kth;
+    if (query.is_cosine) {  // as CandidateSet has it
+      const float cosine = fminf(fmaxf(kth, 0.0f), 1.0f);
+      const float square = __fsub_rn(1.0f, __fmul_rn(cosine, cosine));
+      floor = __fsub_rn(kth, __fmul_rn(query.slack, __fsqrt_rn(fmaxf(0.25f, square))));
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      uint32_t digit = 255;
-      for (; digit > 0 && rank >= counts[digit]; --digit) rank -= counts[digit];
-      prefix = wanted | digit << shift;
-    }
-    __syncthreads();
+    key_limit = fmaxf(key_limit, floor);
+    estimate_limit = fmaxf(estimate_limit, kth);
   }
+  if (query.k != 0 && n > query.width) {
+    __syncthreads();
+    key_limit = fmaxf(key_limit, SelectRank(n, query.width, &shared, [&](uint32_t i) {
+                        return __uint_as_float(list[i].w);
+                      }));
+  }
+  if (threadIdx.x == 0) kept = 0;
+  __syncthreads();
+  auto* out = reinterpret_cast<uint2*>(args.kept) + size_t{q} * args.capacity;
+  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
+    const uint4 one = list[i];
+    if (__uint_as_float(one.w) >= key_limit || __uint_as_float(one.z) >= estimate_limit) {
+      out[atomicAdd(&kept, 1u)] = {one.x, one.y};
+    }
+  }
+  __syncthreads();
   if (threadIdx.x == 0) {
-    const float known = blockIdx.y == 0 ? query.key_limit : query.estimate_limit;
-    args.limits[2 * blockIdx.x + blockIdx.y] = fmaxf(known, Unordered(prefix));
+    args.kept_counts[q] = kept;
+    args.summaries[q] = {found, kept, key_limit, estimate_limit};
   }
 }
 
@@ -316,27 +533,61 @@ const char* Text(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-template <uint32_t kTiles, bool kSample>
-const char* LaunchTiles(const ScanArgs& args, CUstream_st* stream) {
+template <uint32_t kChunks, uint32_t kTiles, bool kSample>
+const char* LaunchKernel(const ScanArgs& args, CUstream_st* stream) {
   const uint32_t chunks = Chunks(args.dim);
   const size_t shared =
       kTiles * (kTileQueries * sizeof(Epilogue) + size_t{chunks} * kSteps * 32 * sizeof(uint2));
-  const auto kernel = Scan<kTiles, kSample>;
-  const char* error = Text(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                static_cast<int>(shared)));
-  if (error != nullptr) return error;
-  int device = 0, processors = 0, resident = 0;
+  const auto kernel = Scan<kChunks, kTiles, kSample>;
+  // Asking takes longer than launching: the answer is kept, by device and size.
+  static thread_local struct {
+    int device = -1;
+    size_t shared = 0;
+    int grid = 0;
+  } known;
+  int device = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  error = Text(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared));
-  if (error != nullptr) return error;
+  if (known.device != device || known.shared != shared) {
+    int processors = 0, resident = 0;
+    const char* error = Text(cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+    if (error != nullptr) return error;
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    error =
+        Text(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared));
+    if (error != nullptr) return error;
+    known = {device, shared, processors * (resident > 0 ? resident : 1)};
+  }
   const uint32_t tiles = (args.nq + kTileQueries - 1) / kTileQueries;
   const uint32_t groups = (tiles + kTiles - 1) / kTiles;
   const uint32_t blocks = kSample ? args.sample_blocks : args.num_blocks;
-  uint32_t grid = static_cast<uint32_t>(processors * (resident > 0 ? resident : 1));
+  auto grid = static_cast<uint32_t>(known.grid);
   if (grid > (blocks + kWarps - 1) / kWarps) grid = (blocks + kWarps - 1) / kWarps;
   kernel<<<dim3(grid, groups), kThreads, shared, stream>>>(args);
   return Text(cudaGetLastError());
+}
+
+// Dimensions that embeddings often have: 128, 256, 384, 512, 768, 1024, 1536.
+template <uint32_t kTiles, bool kSample>
+const char* LaunchTiles(const ScanArgs& args, CUstream_st* stream) {
+  switch (Chunks(args.dim)) {
+    case 1:
+      return LaunchKernel<1, kTiles, kSample>(args, stream);
+    case 2:
+      return LaunchKernel<2, kTiles, kSample>(args, stream);
+    case 3:
+      return LaunchKernel<3, kTiles, kSample>(args, stream);
+    case 4:
+      return LaunchKernel<4, kTiles, kSample>(args, stream);
+    case 6:
+      return LaunchKernel<6, kTiles, kSample>(args, stream);
+    case 8:
+      return LaunchKernel<8, kTiles, kSample>(args, stream);
+    case 12:
+      return LaunchKernel<12, kTiles, kSample>(args, stream);
+    default:
+      return LaunchKernel<0, kTiles, kSample>(args, stream);
+  }
 }
 
 // As many tiles of queries at a time as shared memory holds.
@@ -344,6 +595,7 @@ template <bool kSample>
 const char* LaunchPass(const ScanArgs& args, CUstream_st* stream) {
   const uint32_t tiles = (args.nq + kTileQueries - 1) / kTileQueries;
   const uint32_t chunks = Chunks(args.dim);
+  if (kSample) return LaunchKernel<0, 1, kSample>(args, stream);
   if (tiles > 2 && chunks <= 48) return LaunchTiles<4, kSample>(args, stream);
   if (tiles > 1 && chunks <= 96) return LaunchTiles<2, kSample>(args, stream);
   return LaunchTiles<1, kSample>(args, stream);
@@ -373,12 +625,15 @@ const char* LaunchScan(const ScanArgs& args, CUstream_st* stream) {
   if (args.sample_blocks != 0) {
     const char* error = LaunchPass<true>(args, stream);
     if (error != nullptr) return error;
-    SelectLimits<<<dim3(args.nq, 2), 1024, 0, stream>>>(args);
+    SelectLimits<<<dim3(args.nq, 2), kSelectThreads, 0, stream>>>(args);
   } else {
     KnownLimits<<<1, args.nq, 0, stream>>>(args);
   }
   const char* error = Text(cudaGetLastError());
-  return error != nullptr ? error : LaunchPass<false>(args, stream);
+  if (error == nullptr) error = LaunchPass<false>(args, stream);
+  if (error != nullptr) return error;
+  NarrowCandidates<<<args.nq, kSelectThreads, 0, stream>>>(args);
+  return Text(cudaGetLastError());
 }
 
 }  // namespace quash::cuda

@@ -62,6 +62,20 @@ struct ScanQuery {
   // Limits that the caller knows; the larger of these and the sample's count.
   float key_limit;
   float estimate_limit;
+  // For the limits once all rows are seen: rows below them cannot matter to a
+  // search that wants the best k and at most `width` by key.
+  uint32_t k;  // 0: leaves the limits as they are
+  uint32_t width;
+  float slack;  // cosine: how far below the k-th estimate a key may be at most
+  uint32_t is_cosine;
+};
+
+// What the host learns of a query first.
+struct ScanSummary {
+  uint32_t found;  // rows listed; more than the capacity: some are missing
+  uint32_t kept;   // of these, after the limits rose
+  float key_limit;
+  float estimate_limit;
 };
 
 struct ScanArgs {
@@ -77,8 +91,11 @@ struct ScanArgs {
   float* sample;             // [nq][2][sample_blocks * 32], scratch
   float* limits;             // [nq][2] out: key and estimate limits used
   uint32_t capacity;         // of each query's candidates
-  uint32_t* counts;          // [nq] zero; out, may exceed capacity
-  uint32_t* candidates;      // [nq][capacity][2] out: row, sums; in no order
+  uint32_t* counts;          // [nq] zero, scratch
+  uint32_t* candidates;      // [nq][capacity][4] scratch: row, sums, estimate, key
+  ScanSummary* summaries;    // [nq] out, may be pinned host memory
+  uint32_t* kept_counts;     // [nq] out
+  uint32_t* kept;            // [nq][capacity][2] out: row, sums; in no order
 };
 
 // Words that PackScanWeights() fills.
@@ -92,7 +109,8 @@ void PackScanWeights(const int8_t* const* weights, uint32_t nq, size_t dim, uint
 
 // Rows of `masks` whose key reaches the key limit or whose estimate reaches the
 // estimate limit. Limits come from a sample of blocks, so that about as many rows
-// are found as the ranks ask for.
+// are listed as the ranks ask for, and rise to what the listed rows show: the
+// k-th estimate less the slack, and the key that follows the best `width`.
 const char* LaunchScan(const ScanArgs& args, CUstream_st* stream);
 
 // A candidate with all that the later stages of a search may ask of it.
@@ -124,9 +142,9 @@ struct FinishArgs {
   uint32_t nq;
   const uint32_t* weights;  // as for the scan
   const int32_t* offsets;   // [nq] of PlaneLut
-  const uint32_t* counts;   // [nq]
+  const uint32_t* counts;   // [nq] kept_counts of the scan
   uint32_t capacity;
-  const uint32_t* candidates;  // [nq][capacity][2]
+  const uint32_t* candidates;  // [nq][capacity][2] kept of the scan
   bool final_scores;
   TierType tier;
   bool is_l2;

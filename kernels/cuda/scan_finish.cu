@@ -140,7 +140,7 @@ __device__ int32_t CodeDot(const FinishArgs& args, const ScanSegment& segment, u
 // blockIdx.y: a query.
 __global__ void __launch_bounds__(kThreads) FinishCandidates(FinishArgs args) {
   const uint32_t q = blockIdx.y;
-  const uint32_t count = min(args.counts[q], args.capacity);
+  const uint32_t count = args.counts[q];
   const uint32_t plane_bytes = (args.dim + 15) / 16 * 2;
   const auto* found = reinterpret_cast<const uint2*>(args.candidates) + size_t{q} * args.capacity;
   const uint32_t groups = gridDim.x * (kThreads / kLanes);

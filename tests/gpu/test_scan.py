@@ -73,16 +73,15 @@ def test_filters_and_pages(db):
         assert_same(collection, queries, where=where)
     for least in (0.1, 0.3, 0.6):
         assert_same(collection, queries[:4], k=1000, device=None, min_score=least)
-    collection.attach_gpu()
-    pages = []
-    after = None
-    for _ in range(5):
-        ids, scores = collection.search(queries[:1], 20, after=after)
-        pages += ids[0].tolist()
-        after = (float(scores[0][-1]), int(ids[0][-1]))
-    collection.detach_gpu()
-    ids, _ = collection.search(queries[:1], 100)
-    assert len(set(pages) & set(ids[0].tolist())) >= 98
+    pages = {}
+    for attach in (collection.detach_gpu, collection.attach_gpu):
+        attach()
+        after, pages[attach] = None, []
+        for _ in range(5):
+            page = collection.query(queries[0], 20, after=after)
+            pages[attach] += list(zip(page.ids[0].tolist(), page.scores[0].tolist(), strict=True))
+            after = pages[attach][-1][::-1]
+    assert pages[collection.attach_gpu] == pages[collection.detach_gpu]
 
 
 def test_writes_are_seen(db):
