@@ -270,6 +270,37 @@ BoundVerb DefineBench(CLI::App& app, bool) {
           Always(QUASH_OPEN_READONLY)};
 }
 
+struct GpuOptions {
+  std::string collection;
+  int device = 0;
+  uint64_t budget_mib = 0;
+  bool off = false;
+};
+
+void AttachGpu(Session& session, const GpuOptions& options) {
+  const Collection collection = session.OpenCollection(options.collection);
+  if (options.off) {
+    Check(quash_collection_detach_gpu(collection.get()));
+    return;
+  }
+  quash_gpu_options gpu;
+  quash_gpu_options_init(&gpu);
+  gpu.device = options.device;
+  gpu.budget_bytes = options.budget_mib << 20;
+  Check(quash_collection_attach_gpu(collection.get(), &gpu));
+}
+
+BoundVerb DefineGpu(CLI::App& app, bool) {
+  const auto options = std::make_shared<GpuOptions>();
+  AddCollection(app, &options->collection);
+  app.add_option("--device", options->device, "CUDA ordinal")->capture_default_str();
+  app.add_option("--budget", options->budget_mib, "MiB of device memory (default: 90% of the free)")
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40));
+  app.add_flag("--off", options->off, "Back to the CPU");
+  return {[options](Session& session) { AttachGpu(session, *options); },
+          Always(QUASH_OPEN_READONLY)};
+}
+
 BoundVerb DefineCompact(CLI::App&, bool) {
   const auto run = [](Session& session) {
     const WithProgress progress(session, "compacting");
@@ -297,7 +328,9 @@ const std::vector<Verb>& Verbs() {
        true, DefineMeasure},
       {"bench", "Measure latency, throughput and recall", false, true, true, true, DefineBench},
       {"compact", "Rewrite segments with deleted rows and reclaim their space", false, true, true,
-       true, DefineCompact}};
+       true, DefineCompact},
+      {"gpu", "Search a collection on a GPU; EXPLAIN tells what ran where", false, true, false,
+       true, DefineGpu}};
   return kVerbs;
 }
 
