@@ -27,6 +27,10 @@ class Rotation {
 
   uint32_t dim() const { return dim_; }
   RotationKind kind() const { return kind_; }
+  // Tables of kHadamard, [3 rounds, dim], empty otherwise: a round multiplies
+  // coordinate permutation()[i] by factors()[i], puts it in place i and transforms.
+  const std::vector<float>& factors() const { return signs_; }
+  const std::vector<uint32_t>& permutation() const { return permutation_; }
 
   // y = R x for each of n rows; x and y [n, dim], may be the same array.
   //   scratch  [dim] floats

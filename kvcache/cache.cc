@@ -293,6 +293,7 @@ Status Cache::Append(quash_kv_seq seq, uint32_t layer, const ArrayView& k, const
   QUASH_KV_RETURN_IF_ERROR(CheckVectors("k", k, options_, n, row.data()));
   QUASH_KV_RETURN_IF_ERROR(CheckVectors("v", v, options_, n, row.data()));
 
+  const std::lock_guard lock(sequence->mutex);
   LayerTokens& tokens = sequence->layers[layer];
   // Sinks fill only from the front of a sequence.
   const uint64_t sink_room =
@@ -345,24 +346,34 @@ Status Cache::Append(quash_kv_seq seq, uint32_t layer, const ArrayView& k, const
 Status Cache::Seal(quash_kv_seq seq) {
   std::shared_ptr<Sequence> sequence;
   QUASH_KV_RETURN_IF_ERROR(Find(seq, &sequence));
+  const std::lock_guard lock(sequence->mutex);
+  // The pages of every layer before any layer changes: all are sealed or none.
+  std::vector<std::vector<TableEntry>> pages(options_.num_layers);
   for (uint32_t layer = 0; layer < options_.num_layers; ++layer) {
     LayerTokens& tokens = sequence->layers[layer];
-    if (tokens.open.tokens == 0) continue;
     std::vector<uint32_t> counts;
     for (uint64_t left = tokens.open.tokens; left > 0;) {
       counts.push_back(static_cast<uint32_t>(std::min<uint64_t>(left, kPageTokens)));
       left -= counts.back();
     }
+    if (counts.empty()) continue;
+    tokens.pages.reserve(tokens.pages.size() + counts.size());
     const uint64_t page_bytes = counts.size() * format_.page_bytes;
     if (!budget_->Reserve(page_bytes)) return Full(page_bytes);
-    std::vector<TableEntry> pages;
-    tokens.pages.reserve(tokens.pages.size() + counts.size());
-    const Status status = SealPages(tokens.open, counts, &pages);
+    Status status;
+    try {
+      status = SealPages(tokens.open, counts, &pages[layer]);
+    } catch (const std::bad_alloc&) {
+      status = Status(QUASH_KV_NOMEM, "out of memory");
+    }
     if (!status.ok()) {
       budget_->Release(page_bytes);
       return status;
     }
-    for (TableEntry& page : pages) tokens.pages.push_back(std::move(page));
+  }
+  for (uint32_t layer = 0; layer < options_.num_layers; ++layer) {
+    LayerTokens& tokens = sequence->layers[layer];
+    for (TableEntry& page : pages[layer]) tokens.pages.push_back(std::move(page));
     tokens.paged_tokens += tokens.open.tokens;
     budget_->Release(tokens.open.bytes());
     tokens.open = {};
@@ -391,6 +402,7 @@ Status Cache::Fork(quash_kv_seq from, uint64_t length, quash_kv_seq* out) {
 Status Cache::Truncate(quash_kv_seq seq, uint64_t length) {
   std::shared_ptr<Sequence> sequence;
   QUASH_KV_RETURN_IF_ERROR(Find(seq, &sequence));
+  const std::lock_guard lock(sequence->mutex);
   for (LayerTokens& layer : sequence->layers) {
     if (layer.length() <= length) continue;
     const uint64_t before = layer.raw_bytes();
@@ -483,6 +495,7 @@ Status Cache::Stats(quash_kv_seq seq, quash_kv_stats* out) const {
   stats.page_bytes = format_.page_bytes;
   std::set<const Page*> pages;
   for (const auto& sequence : chosen) {
+    const std::lock_guard lock(sequence->mutex);
     for (const LayerTokens& layer : sequence->layers) {
       stats.tokens += layer.length();
       stats.open_bytes += layer.raw_bytes();

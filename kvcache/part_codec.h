@@ -26,6 +26,7 @@ class PartCodec {
 
   const PartFormat& format() const { return format_; }
   const LevelCodebook& codebook(size_t band) const { return codebooks_[band]; }
+  const Rotation& rotation(size_t band) const { return rotations_[band]; }
   // Floats of a vector in the rotated space of all bands (the sketch of tq_prod
   // has a second copy), and of scratch.
   size_t rotated_floats() const { return rotated_floats_; }

@@ -35,6 +35,7 @@ void Put(const std::vector<uint8_t>& bytes, std::string* out) {
 // Reads off the front; false if it is too short.
 bool Take(std::string_view* from, void* to, size_t bytes) {
   if (from->size() < bytes) return false;
+  if (bytes == 0) return true;  // `to` may be null
   std::memcpy(to, from->data(), bytes);
   from->remove_prefix(bytes);
   return true;

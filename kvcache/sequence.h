@@ -1,10 +1,12 @@
 // Tokens of one sequence: per layer sinks, sealed pages and open tokens. Not
-// thread-safe; the cache's callers keep changes of a sequence apart.
+// thread-safe; the cache's callers keep changes of a sequence apart. Accounting
+// of the whole cache may come beside them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "kvcache/page_pool.h"
@@ -46,6 +48,7 @@ struct Sequence {
   Sequence& operator=(const Sequence&) = delete;
 
   std::shared_ptr<MemoryBudget> budget;
+  std::mutex mutex;  // of the layers, between a change and accounting
   std::vector<LayerTokens> layers;
 };
 

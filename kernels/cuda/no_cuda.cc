@@ -1,6 +1,8 @@
-// What device.h and scan.h give a build without CUDA: no devices.
+// What device.h, scan.h, attend.h and seal.h give a build without CUDA: no devices.
+#include "kernels/cuda/attend.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan.h"
+#include "kernels/cuda/seal.h"
 
 namespace quash::cuda {
 
@@ -28,5 +30,16 @@ const char* LaunchRepackPlane(const uint8_t*, uint32_t, uint32_t, uint32_t*, CUs
 void PackScanWeights(const int8_t* const*, uint32_t, size_t, uint32_t*) {}
 const char* LaunchScan(const ScanArgs&, CUstream_st*) { return kNoCuda; }
 const char* LaunchFinish(const FinishArgs&, CUstream_st*) { return kNoCuda; }
+
+size_t DecodeWorkspaceBytes(uint32_t, uint32_t, uint32_t) { return 0; }
+const char* LaunchDecode(const DecodeArgs&, CUstream_st*) { return kNoCuda; }
+const char* LaunchAppend(const SealFormat&, const SequenceState&, const void*, const void*,
+                         uint32_t, RowStrides, const int32_t*, CUstream_st*) {
+  return kNoCuda;
+}
+const char* LaunchRead(const SealFormat&, const SequenceState&, uint32_t, RowType, void*, void*,
+                       RowStrides, const int32_t*, CUstream_st*) {
+  return kNoCuda;
+}
 
 }  // namespace quash::cuda

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/scan_layout.cuh"
+#include "kernels/cuda/scan_limits.cuh"
 
 namespace quash::cuda {
 namespace {
@@ -55,7 +56,6 @@ struct Epilogue {
 __device__ Epilogue MakeEpilogue(const ScanQuery& query, float key_limit, float estimate_limit) {
   Epilogue made = {};
   made.gain = query.gain;
-  made.inverse_gain = 1 / query.gain;
   made.mul = query.mul;
   made.add = query.add;
   made.offset = static_cast<float>(query.offset);
@@ -70,6 +70,11 @@ __device__ Epilogue MakeEpilogue(const ScanQuery& query, float key_limit, float 
                      1e-5f * (fabsf(query.mul) * made.offset + fabsf(query.add) + query.key_margin);
   made.test_add = add - kSumBaseValue * made.test_mul + slop;
   made.test_limit = fminf(key_limit, estimate_limit) / query.gain;
+  made.inverse_gain = 1 / query.gain;
+  if (fabsf(made.test_limit) < INFINITY) {  // both terms a little low, for rounding
+    made.test_limit -= 2e-6f * fabsf(made.test_limit);
+    made.inverse_gain *= 1 - 2e-6f;
+  }
   return made;
 }
 
@@ -209,7 +214,45 @@ __device__ void ClearSums(int (&sums)[kTiles][2][4]) {
   }
 }
 
-// Sums to keys; rows that reach a limit to the lists, or all to the sample.
+// The sums of 32 rows and a tile of queries, in full: rows that reach a limit to the
+// lists, or all to the sample. A function of its own, for it is long and rarely run.
+//   out       candidates of `size` each, or the sample of `size` blocks
+//   position  of the block in the sample
+template <bool kSample>
+__device__ __noinline__ void Emit(void* out, uint32_t* counts, uint32_t size,
+                                  const Epilogue* epilogues, uint32_t first_query, uint32_t nq,
+                                  uint32_t block, uint32_t position, uint32_t mask, float own_scale,
+                                  float own_norm_sq, int4 upper, int4 lower) {
+  const uint32_t lane = threadIdx.x % 32;
+  const int sums[2][4] = {{upper.x, upper.y, upper.z, upper.w},
+                          {lower.x, lower.y, lower.z, lower.w}};
+#pragma unroll
+  for (uint32_t i = 0; i < 8; ++i) {
+    const uint32_t column = i / 4, j = i % 4, row = lane / 4 + 8 * j;
+    const float scale = __shfl_sync(~0u, own_scale, row);
+    const float norm_sq = __shfl_sync(~0u, own_norm_sq, row);
+    const Epilogue& query = epilogues[lane % 4 * 2 + column];
+    const uint32_t q = first_query + lane % 4 * 2 + column;
+    const Estimate made = MakeEstimate(query, sums[j / 2][j % 2 * 2 + column], scale, norm_sq);
+    const bool masked = mask >> row & 1;
+    if constexpr (kSample) {
+      if (q < nq) {
+        float* sample = static_cast<float*>(out) + size_t{q} * 2 * size * 32;
+        sample[position * 32 + row] = masked ? made.key : -INFINITY;
+        sample[(size + position) * 32 + row] = masked ? made.estimate : -INFINITY;
+      }
+    } else if (masked && (made.key >= query.key_limit || made.estimate >= query.estimate_limit)) {
+      const uint32_t at = atomicAdd(counts + q, 1u);
+      if (at < size) {
+        static_cast<uint4*>(out)[size_t{q} * size + at] = {
+            block * 32 + row, static_cast<uint32_t>(made.sums), __float_as_uint(made.estimate),
+            __float_as_uint(made.key)};
+      }
+    }
+  }
+}
+
+// Bounds keys from the sums; what may reach a limit goes on to Emit().
 template <uint32_t kTiles, bool kSample>
 __device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
                        const Fetched& fetched, uint32_t stride, const int (&sums)[kTiles][2][4]) {
@@ -236,37 +279,18 @@ __device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogu
               fmaf(__int_as_float(sums[tile][j / 2][j % 2 * 2 + column]), test.x, test.y);
           const float limit = fmaf(test.z, inverse[j], test.w * shift[j]);
           // Not a number where a zero row meets a limit of zero: that passes.
-          may_reach |= !(bound < fmaf(-1e-6f, fabsf(limit), limit));
+          may_reach |= !(bound < limit);
         }
       }
     }
-    if (!__any_sync(~0u, may_reach)) continue;
-#pragma unroll
-    for (uint32_t i = 0; i < 8; ++i) {
-      const uint32_t column = i / 4, j = i % 4, row = lane / 4 + 8 * j;
-      const float scale = __shfl_sync(~0u, fetched.scale, row);
-      const float norm_sq = __shfl_sync(~0u, fetched.norm_sq, row);
-      const uint32_t q = tile * kTileQueries + lane % 4 * 2 + column;
-      const Epilogue& query = epilogues[q];
-      const Estimate made =
-          MakeEstimate(query, sums[tile][j / 2][j % 2 * 2 + column], scale, norm_sq);
-      const bool masked = fetched.mask >> row & 1;
-      if constexpr (kSample) {
-        if (first_query + q < args.nq) {
-          float* sample = args.sample + size_t{first_query + q} * 2 * args.sample_blocks * 32;
-          const uint32_t at = fetched.block / stride * 32 + row;
-          sample[at] = masked ? made.key : -INFINITY;
-          sample[args.sample_blocks * 32 + at] = masked ? made.estimate : -INFINITY;
-        }
-      } else if (masked && (made.key >= query.key_limit || made.estimate >= query.estimate_limit)) {
-        const uint32_t at = atomicAdd(args.counts + first_query + q, 1u);
-        if (at < args.capacity) {
-          const uint4 found = {fetched.block * 32 + row, static_cast<uint32_t>(made.sums),
-                               __float_as_uint(made.estimate), __float_as_uint(made.key)};
-          reinterpret_cast<uint4*>(args.candidates)[size_t{first_query + q} * args.capacity + at] =
-              found;
-        }
-      }
+    if (__any_sync(~0u, may_reach)) {
+      const auto& own = sums[tile];
+      Emit<kSample>(kSample ? static_cast<void*>(args.sample) : args.candidates, args.counts,
+                    kSample ? args.sample_blocks : args.capacity, epilogues + tile * kTileQueries,
+                    first_query + tile * kTileQueries, args.nq, fetched.block,
+                    kSample ? fetched.block / stride : 0, fetched.mask, fetched.scale,
+                    fetched.norm_sq, make_int4(own[0][0], own[0][1], own[0][2], own[0][3]),
+                    make_int4(own[1][0], own[1][1], own[1][2], own[1][3]));
     }
   }
 }
@@ -276,7 +300,7 @@ __device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogu
 template <uint32_t kChunks, uint32_t kTiles, bool kSample>
 __device__ void ScanBlocks(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
                            const uint2* weights, uint32_t begin, uint32_t end, uint32_t stride) {
-  constexpr uint32_t kAhead = kChunks == 1 ? 4 : kChunks <= 3 ? 2 : 1;
+  constexpr uint32_t kAhead = kTiles > 1 ? 1 : kChunks == 1 ? 4 : kChunks <= 3 ? 2 : 1;
   Walker walker(args, begin, end, stride);
   Fetched heads[kAhead];  // `words` unused
   uint4 words[kAhead][kChunks];
@@ -387,146 +411,6 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
     ScanChunksOfBlocks<kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
                                         stride);
   }
-}
-
-constexpr uint32_t kSelectThreads = 1024;
-constexpr uint32_t kSelectBins = 2048;
-
-struct SelectShared {
-  uint32_t bins[kSelectBins];
-  float low[32], high[32];
-  float limit;
-};
-
-// A value that more than `rank` of n values reach, close below that of the rank
-// (from the top, from 0): the lower edge of its bin, of kSelectBins between the
-// least and the greatest. -infinity if there are not so many above it.
-// For all threads of a block of kSelectThreads.
-template <typename Value>
-__device__ float SelectRank(uint32_t n, uint32_t rank, SelectShared* shared, Value value) {
-  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  float low = INFINITY, high = -INFINITY;
-#pragma unroll 8
-  for (uint32_t i = threadIdx.x; i < n; i += kSelectThreads) {
-    const float one = value(i);
-    if (one > -INFINITY) low = fminf(low, one);
-    high = fmaxf(high, one);
-  }
-#pragma unroll
-  for (uint32_t half = 16; half > 0; half /= 2) {
-    low = fminf(low, __shfl_xor_sync(~0u, low, half));
-    high = fmaxf(high, __shfl_xor_sync(~0u, high, half));
-  }
-  if (lane == 0) {
-    shared->low[warp] = low;
-    shared->high[warp] = high;
-  }
-  shared->bins[threadIdx.x] = shared->bins[threadIdx.x + kSelectThreads] = 0;
-  if (threadIdx.x == 0) shared->limit = -INFINITY;
-  __syncthreads();
-  low = shared->low[lane];
-  high = shared->high[lane];
-#pragma unroll
-  for (uint32_t half = 16; half > 0; half /= 2) {
-    low = fminf(low, __shfl_xor_sync(~0u, low, half));
-    high = fmaxf(high, __shfl_xor_sync(~0u, high, half));
-  }
-  const float factor = kSelectBins / fmaxf(high - low, 1e-30f);
-#pragma unroll 8
-  for (uint32_t i = threadIdx.x; i < n; i += kSelectThreads) {
-    const float one = value(i);
-    if (one > -INFINITY) {
-      const auto bin = static_cast<uint32_t>((one - low) * factor);
-      atomicAdd(&shared->bins[min(bin, kSelectBins - 1)], 1u);
-    }
-  }
-  __syncthreads();
-  if (warp == 0) {  // lane i has the i-th run of bins from the top
-    constexpr uint32_t kRun = kSelectBins / 32;
-    const uint32_t top = kSelectBins - 1 - lane * kRun;
-    uint32_t sum = 0;
-    for (uint32_t j = 0; j < kRun; ++j) sum += shared->bins[top - j];
-    uint32_t before = sum;
-#pragma unroll
-    for (uint32_t step = 1; step < 32; step *= 2) {
-      const uint32_t other = __shfl_up_sync(~0u, before, step);
-      if (lane >= step) before += other;
-    }
-    before -= sum;
-    if (rank >= before && rank < before + sum) {
-      uint32_t bin = top;
-      while (rank >= before + shared->bins[bin]) before += shared->bins[bin--];
-      // A little lower, for rounding.
-      shared->limit = bin == 0 ? low : low + (static_cast<float>(bin) - 0.01f) / factor;
-    }
-  }
-  __syncthreads();
-  return shared->limit;
-}
-
-// blockIdx.x: a query; blockIdx.y: keys or estimates.
-__global__ void __launch_bounds__(kSelectThreads) SelectLimits(ScanArgs args) {
-  __shared__ SelectShared shared;
-  const ScanQuery& query = args.queries[blockIdx.x];
-  const uint32_t n = args.sample_blocks * 32;
-  const float* values = args.sample + (size_t{blockIdx.x} * 2 + blockIdx.y) * n;
-  const uint32_t rank = min(blockIdx.y == 0 ? query.key_rank : query.estimate_rank, n - 1);
-  float limit = blockIdx.y == 0 ? query.key_limit : query.estimate_limit;
-  if (limit < INFINITY) {
-    limit = fmaxf(limit, SelectRank(n, rank, &shared, [&](uint32_t i) { return values[i]; }));
-  }
-  if (threadIdx.x == 0) args.limits[2 * blockIdx.x + blockIdx.y] = limit;
-}
-
-// blockIdx.x: a query. Raises the limits to what the list shows and keeps what
-// reaches them. An overfull list keeps nothing: the caller cannot use it.
-__global__ void __launch_bounds__(kSelectThreads) NarrowCandidates(ScanArgs args) {
-  __shared__ SelectShared shared;
-  __shared__ uint32_t kept;
-  const uint32_t q = blockIdx.x;
-  const ScanQuery& query = args.queries[q];
-  const uint32_t found = args.counts[q];
-  const uint32_t n = found <= args.capacity ? found : 0;
-  const auto* list = reinterpret_cast<const uint4*>(args.candidates) + size_t{q} * args.capacity;
-  float key_limit = args.limits[2 * q], estimate_limit = args.limits[2 * q + 1];
-  if (query.k != 0 && n >= query.k) {
-    const float kth =
-        SelectRank(n, query.k - 1, &shared, [&](uint32_t i) { return __uint_as_float(list[i].z); });
-    float floor = kth;
-    if (query.is_cosine) {  // as CandidateSet has it
-      const float cosine = fminf(fmaxf(kth, 0.0f), 1.0f);
-      const float square = __fsub_rn(1.0f, __fmul_rn(cosine, cosine));
-      floor = __fsub_rn(kth, __fmul_rn(query.slack, __fsqrt_rn(fmaxf(0.25f, square))));
-    }
-    key_limit = fmaxf(key_limit, floor);
-    estimate_limit = fmaxf(estimate_limit, kth);
-  }
-  if (query.k != 0 && n > query.width) {
-    __syncthreads();
-    key_limit = fmaxf(key_limit, SelectRank(n, query.width, &shared, [&](uint32_t i) {
-                        return __uint_as_float(list[i].w);
-                      }));
-  }
-  if (threadIdx.x == 0) kept = 0;
-  __syncthreads();
-  auto* out = reinterpret_cast<uint2*>(args.kept) + size_t{q} * args.capacity;
-  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
-    const uint4 one = list[i];
-    if (__uint_as_float(one.w) >= key_limit || __uint_as_float(one.z) >= estimate_limit) {
-      out[atomicAdd(&kept, 1u)] = {one.x, one.y};
-    }
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    args.kept_counts[q] = kept;
-    args.summaries[q] = {found, kept, key_limit, estimate_limit};
-  }
-}
-
-__global__ void KnownLimits(ScanArgs args) {
-  const ScanQuery& query = args.queries[threadIdx.x];
-  args.limits[2 * threadIdx.x] = query.key_limit;
-  args.limits[2 * threadIdx.x + 1] = query.estimate_limit;
 }
 
 const char* Text(cudaError_t error) {

@@ -10,8 +10,8 @@
  * cache as it was; quash_kv_errmsg() says what was wrong and what was expected.
  *
  * Threads: calls on one cache may run in parallel; appends, forks, truncations
- * and frees of the *same* sequence may not, nor attention beside them. Calls are
- * spread over `threads` OpenMP threads.
+ * and frees of the *same* sequence may not, nor attention beside them. Stats may
+ * be asked for at any time. Calls are spread over `threads` OpenMP threads.
  *
  * Strides are in elements. dtypes: f32, IEEE f16, bf16. */
 #ifndef QUASH_KV_H
@@ -129,7 +129,8 @@ QUASH_KV_API quash_kv_status quash_kv_append(quash_kv *cache, quash_kv_seq seq, 
                                              int64_t head_stride, void *stream);
 
 /* Seals the open page and the reserve of every layer as they are, short or not:
- * for prefixes that will be shared and not grow. */
+ * for prefixes that will be shared and not grow. All layers or, after an error,
+ * none: the budget needs room for the pages before the tokens go. */
 QUASH_KV_API quash_kv_status quash_kv_seq_seal(quash_kv *cache, quash_kv_seq seq);
 
 /* Decompressed tokens begin..begin+n of a layer, as attention sees them.

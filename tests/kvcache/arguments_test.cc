@@ -206,7 +206,9 @@ TEST_SUITE_BEGIN("quality");
 TEST_CASE("errors of keys and values are those of theory") {
   // Least squared error of Lloyd-Max for a Gaussian; the unbiased scale of keys
   // costs a little more.
-  for (const auto& [bits, mse] : {std::pair{2.0f, 0.1175}, {3.0f, 0.03454}, {4.0f, 0.0095}}) {
+  for (const auto& row : {std::pair{2.0f, 0.1175}, {3.0f, 0.03454}, {4.0f, 0.0095}}) {
+    const float bits = row.first;
+    const double mse = row.second;
     const Shape shape = {.head_dim = 128};
     const CachePtr cache = MakeCache(shape, [&](quash_kv_options* options) {
       options->k_bits = options->v_bits = bits;
@@ -242,6 +244,38 @@ TEST_CASE("a large common bias of keys does not cost precision") {
   }
   CHECK(errors[1] < 0.06);
   CHECK(errors[0] > 20 * errors[1]);
+}
+
+TEST_CASE("attention costs no more than the rounding of keys and values") {
+  for (const uint32_t head_dim : {64u, 128u}) {
+    for (const float bits : {2.0f, 3.0f, 4.0f}) {
+      for (const auto quantizer : {QUASH_KV_TQ_MSE, QUASH_KV_TQ_PROD}) {
+        CAPTURE(head_dim);
+        CAPTURE(bits);
+        CAPTURE(quantizer);
+        const Shape shape = {.head_dim = head_dim};
+        const CachePtr cache = MakeCache(shape, [&](quash_kv_options* options) {
+          options->k_bits = options->v_bits = bits;
+          options->k_quantizer = quantizer;
+          options->sink_pages = 0;
+          options->reserve = 0;
+        });
+        const quash_kv_seq seq = MakeSeq(cache.get());
+        const size_t n = 512 * shape.kv_heads * head_dim;
+        const Read original = {Random(n, 1, head_dim, 1), Random(n, 2)};
+        Append(cache.get(), seq, shape, original.k, original.v);
+        const Query query = {.rows = 16};
+        const auto q = Random(query.rows * query.heads * head_dim, 3);
+        const Answer exact = Reference(original, shape, query, q);
+        const double fused = Distance(Attend(cache.get(), seq, shape, query, q).out, exact.out);
+        const double dense =
+            Distance(Reference(ReadAll(cache.get(), seq, shape), shape, query, q).out, exact.out);
+        CHECK(dense > 0.01);  // there is a rounding to speak of
+        CHECK(dense < 1);
+        CHECK(fused <= 2 * dense);
+      }
+    }
+  }
 }
 
 TEST_SUITE_END();

@@ -185,9 +185,34 @@ TEST_CASE("a full budget changes nothing, freed memory counts") {
   for (uint64_t i = 0; i < appended; ++i) AppendBoth(cache.get(), next, tokens, 0, 64);
 }
 
+TEST_CASE("a seal that the budget has no room for seals no layer") {
+  // Room for the tokens as given and for the pages of one layer, not of both.
+  quash_kv_stats stats = StatsOf(MakeCache(kShape).get());
+  const uint64_t raw = 2 * 60 * kToken * 2 * sizeof(float);
+  const CachePtr cache = MakeCache(kShape, [&](quash_kv_options* options) {
+    options->sink_pages = 0;
+    options->memory_budget_bytes = raw + stats.page_bytes + stats.page_bytes / 2;
+  });
+  const quash_kv_seq seq = MakeSeq(cache.get());
+  const Tokens tokens = MakeTokens(60, 6);
+  AppendBoth(cache.get(), seq, tokens, 0, 60);
+  const Image before = Look(cache.get(), seq);
+  CHECK(quash_kv_seq_seal(cache.get(), seq) == QUASH_KV_FULL);
+  stats = StatsOf(cache.get());
+  CHECK(stats.pages == 0);
+  CHECK(stats.open_bytes == raw);
+  CHECK(Look(cache.get(), seq) == before);
+  // What was set aside for the first layer is free again.
+  REQUIRE_OK(quash_kv_seq_truncate(cache.get(), seq, 50));
+  REQUIRE_OK(quash_kv_seq_seal(cache.get(), seq));
+  CHECK(StatsOf(cache.get()).pages == 2);
+}
+
 TEST_CASE("compression ratios at head dim 128") {
-  for (const auto& [bits, least] :
+  for (const auto& row :
        {std::pair{2.0f, 7.1}, {2.5f, 5.5}, {3.0f, 4.9}, {3.5f, 4.1}, {4.0f, 3.75}}) {
+    const float bits = row.first;
+    const double least = row.second;
     CAPTURE(bits);
     const Shape shape = {.kv_heads = 8, .head_dim = 128};
     const CachePtr cache = MakeCache(

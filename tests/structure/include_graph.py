@@ -43,6 +43,7 @@ FREE_FOLDERS = {"tests", "bench"}
 PUBLIC_HEADERS = {
     "quashdb.h": "libquashdb/include/quashdb.h",
     "quash_kv.h": "kvcache/include/quash_kv.h",
+    "quash_kv_cuda.h": "kvcache/include/quash_kv_cuda.h",
     "quash_quantizer.h": "kvcache/include/quash_quantizer.h",
     "quashdb.hpp": "bindings/cpp/quashdb.hpp",
 }

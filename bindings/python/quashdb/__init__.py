@@ -17,6 +17,8 @@ release the GIL. A process that has opened a database must not fork to use
 databases in the child: use multiprocessing's "spawn".
 """
 
+from typing import TYPE_CHECKING
+
 from quashdb import errors
 from quashdb._ffi import lib as _lib
 from quashdb._iterate import RowIterator
@@ -48,7 +50,17 @@ from quashdb.errors import (
 from quashdb.index import QuashIndex
 from quashdb.results import GetResult, Hit, Hits, QueryResult, Row
 
-__version__: str = _lib.quash_version().decode()
+if TYPE_CHECKING:
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    # The library's; importing the package does not load it.
+    if name == "__version__":
+        version: str = _lib.quash_version().decode()
+        globals()[name] = version
+        return version
+    raise AttributeError(f"module 'quashdb' has no attribute {name!r}")
 
 
 def isa() -> str:

@@ -165,9 +165,10 @@ class Freed:
     reference to self, so that no call can be in flight when it is freed.
     """
 
-    _free: Callable[[int], None]
+    _function: str
 
     def __init__(self, pointer: int) -> None:
+        self._free: Callable[[int], None] = getattr(lib, self._function)
         self.pointer: int = pointer
         self._pid = os.getpid()
 
@@ -179,22 +180,22 @@ class Freed:
 class CollectionHandle(Freed):
     """A quash_collection."""
 
-    _free = lib.quash_collection_free
+    _function = "quash_collection_free"
 
 
 class QueryHandle(Freed):
     """A quash_query."""
 
-    _free = lib.quash_query_free
+    _function = "quash_query_free"
 
 
 class IteratorHandle(Freed):
     """A quash_iterator."""
 
-    _free = lib.quash_iterator_free
+    _function = "quash_iterator_free"
 
 
 class ResultHandle(Freed):
     """A quash_result."""
 
-    _free = lib.quash_result_free
+    _function = "quash_result_free"

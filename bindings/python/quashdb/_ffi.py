@@ -1,8 +1,8 @@
 """ctypes declarations of quashdb.h, in its order, and the loaded library.
 
 `lib` is the shared library: the file that the environment variable
-QUASHDB_LIBRARY names, else the one inside this package. ctypes releases the
-GIL during every call. Nothing here checks arguments: ctypes wraps integers
+QUASHDB_LIBRARY names, else the one inside this package, loaded by the first
+call: quashdb.kv does without it. ctypes releases the GIL during every call. Nothing here checks arguments: ctypes wraps integers
 that are too large, so callers check ranges before.
 """
 
@@ -25,6 +25,7 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
+from typing import Any
 
 HEADER_VERSION = (0, 1)  # QUASH_VERSION_MAJOR, QUASH_VERSION_MINOR
 
@@ -294,4 +295,17 @@ def _load() -> ctypes.CDLL:
     return library
 
 
-lib = _load()
+class _Library:
+    """The functions of the library as attributes. Threads that come first
+    together load it each: the system maps one copy."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in FUNCTIONS:
+            raise AttributeError(f"libquashdb has no function {name!r}")
+        library = _load()
+        for function in FUNCTIONS:
+            setattr(self, function, getattr(library, function))
+        return getattr(library, name)
+
+
+lib = _Library()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterable
@@ -20,9 +21,12 @@ from quashdb.results import QueryResult, _Rows
 
 _UINT32_MAX = (1 << 32) - 1
 
-_defaults = _ffi.SearchOptions()
-lib.quash_search_options_init(ctypes.byref(_defaults))
-_DEFAULTS = bytes(_defaults)
+
+@functools.cache
+def _defaults() -> bytes:
+    options = _ffi.SearchOptions()
+    lib.quash_search_options_init(ctypes.byref(options))
+    return bytes(options)
 
 
 def search_options(
@@ -38,7 +42,7 @@ def search_options(
     after: Cursor | tuple[float, Id] | None,
 ) -> _ffi.SearchOptions:
     """quash_search_options of keyword arguments, checked."""
-    options = _ffi.SearchOptions.from_buffer_copy(_DEFAULTS)
+    options = _ffi.SearchOptions.from_buffer_copy(_defaults())
     if exact:
         options.exact = 1
     if where is not None:

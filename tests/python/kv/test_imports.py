@@ -1,5 +1,6 @@
 """What importing the package brings in."""
 
+import os
 import subprocess
 import sys
 
@@ -34,6 +35,16 @@ def test_without_torch_the_error_says_what_to_install():
 
 def test_transformers_is_imported_by_the_cache_alone():
     run("import quashdb.kv; assert 'transformers' not in sys.modules")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs /proc")
+def test_the_kv_cache_does_without_the_database():
+    maps = "open('/proc/self/maps').read()"
+    run(
+        f"import quashdb.kv; m = {maps}\n"
+        "assert 'libquashkv' in m and 'libquashdb' not in m and 'rocksdb' not in m\n"
+        f"import quashdb; assert quashdb.__version__; assert 'libquashdb' in {maps}"
+    )
 
 
 def test_all_names_are_there():

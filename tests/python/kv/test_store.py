@@ -112,6 +112,95 @@ class TestStore:
         keys, values = store.read(seq, 0)
         assert torch.equal(keys, k) and torch.equal(values, k * 2)
 
+    @settings(max_examples=60)
+    @given(
+        lengths=st.lists(
+            st.sampled_from([1, 2, 15, 63, 64, 65, 79, 80, 81, 127, 128, 129, 145, 200]),
+            min_size=3, max_size=3,
+        ).map(sorted),
+        dim=st.sampled_from([16, 48, 64, 128]),
+        heads=st.integers(1, 3),
+        dtype=st.sampled_from(list(DTYPES)),
+        bits=st.sampled_from([2, 3, 4]),
+        halves=st.booleans(),
+        k_quantizer=st.sampled_from(["tq_mse", "tq_prod"]),
+        rotation=st.sampled_from(["hadamard", "dense"]),
+        sink_pages=st.integers(0, 2),
+        reserve=st.sampled_from([0, 1, 16, 70]),
+        step=st.sampled_from([1, 37, 64, 200]),
+        seed=st.integers(0, 2**31),
+    )  # fmt: skip
+    def test_every_way_to_the_same_tokens_is_a_fresh_cache(
+        self, lengths, dim, heads, dtype, bits, halves, k_quantizer, rotation, sink_pages, reserve,
+        step, seed,
+    ):  # fmt: skip
+        """Bit for bit: appended in pieces, forked, truncated within the reserve,
+        saved and restored half-way."""
+        cut, _, n = lengths
+        value_bits = bits + 0.5 if halves and bits < 4 and dim % 32 == 0 else bits
+
+        def store():
+            return kv.PackedStore(
+                1, heads, dim, dtype=dtype, key_bits=bits, value_bits=value_bits,
+                k_quantizer=k_quantizer, rotation=rotation, sink_pages=sink_pages,
+                reserve=reserve, threads=1,
+            )  # fmt: skip
+
+        torch.manual_seed(seed)
+        k, v, other = (torch.randn(n, heads, dim).to(dtype) for _ in range(3))
+        q = torch.randn(2, 2 * heads, dim).to(dtype)[: min(2, n)]
+
+        def look(store, seq):
+            out, lse = store.attend(0, [seq], q, [len(q)], return_lse=True)
+            return store.length(seq), *store.read(seq, 0), out, lse
+
+        def same(store, seq):
+            return all(
+                a == b if isinstance(a, int) else torch.equal(a, b)
+                for a, b in zip(look(store, seq), expected, strict=True)
+            )
+
+        fresh = store()
+        seq = fresh.create()
+        fresh.append(seq, 0, k, v)
+        expected = look(fresh, seq)
+
+        main = store()
+        paged = main.create()
+        for begin in range(0, n, step):
+            main.append(paged, 0, k[begin : begin + step], v[begin : begin + step])
+        assert same(main, paged)
+
+        origin = main.create()
+        main.append(origin, 0, k[:cut], v[:cut])
+        fork = main.fork(origin)
+        main.append(origin, 0, other, other)
+        main.append(fork, 0, k[cut:], v[cut:])
+        assert same(main, fork)
+
+        # A guess of new tokens, taken back. No longer than what follows: more
+        # tokens would have sealed pages that the fresh cache has not.
+        extra = min(reserve, n - cut)
+        guessed = main.create()
+        main.append(guessed, 0, k[:cut], v[:cut])
+        main.append(guessed, 0, other[:extra], other[:extra])
+        short = main.fork(guessed, cut)
+        main.truncate(guessed, cut)
+        for seq in (short, guessed):
+            main.append(seq, 0, k[cut:], v[cut:])
+            assert same(main, seq)
+
+        half = main.create()
+        main.append(half, 0, k[:cut], v[:cut])
+        moved = store()
+        restored = moved.restore(main.save(half))
+        moved.append(restored, 0, k[cut:], v[cut:])
+        assert same(moved, restored)
+        assert same(main, main.restore(moved.save(restored)))
+        for seq in (origin, guessed, short):
+            main.free(seq)
+        assert same(main, fork) and same(main, paged)
+
     def test_fork_truncate_save_restore(self):
         store = kv.PackedStore(1, 2, 32)
         seq = store.create()

@@ -10,7 +10,8 @@ and attention straight over them. Needs torch; QuashKVCache needs transformers 5
 Besides: quantizers over tensors (MSEQuantizer, InnerProductQuantizer and mixed
 precision), codebooks, bit packing, QuashKVEngine (one layer), QuashKVPageManager
 and QuashKVModelManager (serving), PackedStore (the C library as it is).
-Everything works in host memory. Errors are QuashError and ValueError, KeyError,
+Everything works in host memory; QuashKVCache also on NVIDIA GPUs, where the library
+was built with CUDA. Errors are QuashError and ValueError, KeyError,
 MemoryError, OSError or NotImplementedError besides.
 """
 

@@ -17,6 +17,8 @@ from quashdb.kv.store import PackedStore, StoreStats
 class QuashKVCacheConfig:
     """How QuashKVCache compresses; fields as those of PackedStore.
 
+    reserve: newest tokens that stay as given. None: 16, or 80 below 3 bits, where
+        keeping a page more of them is worth more than anything else (bench/kv).
     uncompressed_layers: layers kept as given; negative ones count from the last.
     """
 
@@ -26,7 +28,7 @@ class QuashKVCacheConfig:
     k_quantizer: str = "tq_mse"
     rotation: str = "hadamard"
     sink_pages: int = 1
-    reserve: int = 16
+    reserve: int | None = None
     k_mean: bool = True
     v_mean: bool = True
     uncompressed_layers: Sequence[int] = ()
@@ -42,6 +44,8 @@ class QuashKVCacheConfig:
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         layers = [layer + num_layers if layer < 0 else layer for layer in self.uncompressed_layers]
         options["uncompressed_layers"] = layers
+        if self.reserve is None:
+            options["reserve"] = 16 if min(self.key_bits, self.value_bits) >= 3 else 80
         return PackedStore(num_layers, num_kv_heads, head_dim, dtype=dtype, **options)
 
 
@@ -51,6 +55,8 @@ class Batch:
     Lengths here count positions as transformers does; the store counts tokens
     that are not padding.
     """
+
+    is_cuda = False
 
     def __init__(self, num_layers: int, head_dim: int | None, config: QuashKVCacheConfig) -> None:
         self.num_layers = num_layers

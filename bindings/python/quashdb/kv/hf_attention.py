@@ -62,6 +62,10 @@ def quash_attention_forward(
     padding and a sliding window, and for position biases.
     """
     layer: QuashKVLayer | None = getattr(key, _ATTRIBUTE, None)
+    if layer is not None and layer.batch.is_cuda and layer.get_seq_length() > query.shape[2]:
+        return _on_gpu(
+            layer, module, query, key, value, attention_mask, scaling, sliding_window, softcap, s_aux
+        )
     if layer is not None:
         visible = _visible(attention_mask)
         n = query.shape[2]
@@ -151,6 +155,45 @@ def _packed(
         whole[valid.flatten()] = out
         out = whole
     return out.reshape(batch, n, heads, head_dim)
+
+
+def _on_gpu(
+    layer: QuashKVLayer,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+    s_aux: torch.Tensor | None,
+) -> tuple[torch.Tensor, None]:
+    """Over stored tokens: one query by the fused kernel, more by sdpa over the
+    decompressed ones and the new ones as given."""
+    batch, n, positions = layer.batch, query.shape[2], layer.get_seq_length()
+    if softcap is not None or (window is not None and positions > window):
+        raise UnsupportedError("softcap and sliding windows are not supported on a GPU")
+    query = query.detach()
+    if n == 1:
+        # Checked at the first tokens: padding is on the left, the rest is seen.
+        layer.commit(None)
+        out, lse = batch.packed.attend(
+            batch.layers[layer.index], query[:, :, 0], scaling, return_lse=s_aux is not None
+        )
+        if s_aux is not None and lse is not None:
+            out = out * torch.sigmoid(lse - s_aux.float().flatten()).unsqueeze(-1).to(out.dtype)
+        return out[:, None], None
+    keys, values = batch.read(layer.index, key.dtype, positions - n)
+    layer.commit(None)
+    keys, values = torch.cat((keys, key), 2), torch.cat((values, value), 2)
+    if mask is None:
+        mask = torch.ones(n, positions, dtype=torch.bool, device=query.device)
+        mask = mask.tril(positions - n)[None, None]
+    if s_aux is not None:
+        return _eager(module, query, keys, values, mask, scaling, None, s_aux), None
+    out, _ = sdpa_attention_forward(module, query, keys, values, mask, scaling=scaling)
+    return out, None
 
 
 def _eager(

@@ -11,9 +11,20 @@ from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and
 
 from quashdb.kv import _tensors, hf_attention
 from quashdb.kv._batch import Batch, QuashKVCacheConfig
+from quashdb.kv._cuda import CudaBatch
 from quashdb.kv.errors import InvalidError, UnsupportedError
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+def _batch_on(
+    device: object, num_layers: int, head_dim: int | None, config: QuashKVCacheConfig
+) -> Batch | CudaBatch:
+    checked = torch.device("cpu" if device is None else device)  # type: ignore[call-overload]
+    if checked.type == "cuda":
+        return CudaBatch(num_layers, head_dim, config, checked)
+    _tensors.check_device(checked)
+    return Batch(num_layers, head_dim, config)
 
 
 class QuashKVLayer(CacheLayerMixin):
@@ -25,7 +36,7 @@ class QuashKVLayer(CacheLayerMixin):
     is_croppable = True
     supports_early_init = False
 
-    def __init__(self, batch: Batch, index: int, is_bound: bool) -> None:
+    def __init__(self, batch: Batch | CudaBatch, index: int, is_bound: bool) -> None:
         super().__init__()
         self._batch = batch
         self._index = index
@@ -35,7 +46,7 @@ class QuashKVLayer(CacheLayerMixin):
         self._pending: tuple[torch.Tensor, torch.Tensor, int] | None = None
 
     @property
-    def batch(self) -> Batch:
+    def batch(self) -> Batch | CudaBatch:
         return self._batch
 
     @property
@@ -120,10 +131,15 @@ class QuashKVCache(Cache):
     A cache made by the constructor works with any model and attention, slowly:
     its update() returns all tokens decompressed.
 
-    Results are not differentiable. Copies (copy.deepcopy) share sealed pages.
+    Results are not differentiable. Copies (copy.deepcopy) share sealed pages on the
+    CPU.
+
+    On a GPU (sm_80 on, a library built with CUDA) the model is bfloat16, head_dim 64
+    or 128, bits are 2, 3 or 4 with tq_mse and Hadamard rotations, padding is on the
+    left, and crop() reaches open tokens only; the rest is UnsupportedError.
 
     num_layers: of the model. head_dim: checked if given.
-    config: QuashKVCacheConfig. device: None or "cpu".
+    config: QuashKVCacheConfig. device: None for the CPU, or a device of torch.
     """
 
     def __init__(
@@ -133,13 +149,13 @@ class QuashKVCache(Cache):
         config: QuashKVCacheConfig | None = None,
         device: object = None,
     ) -> None:
-        _tensors.check_device(device)
         self.config = config or QuashKVCacheConfig()
-        # So that wrong options are refused here.
-        self.config.make_store(num_layers, 1, head_dim or 64, torch.float32)
-        self._setup(Batch(num_layers, head_dim, self.config), is_bound=False)
+        # So that wrong options are refused here. Outliers are half of a head.
+        outliers = self.config.k_outliers or self.config.v_outliers or range(32)
+        self.config.make_store(num_layers, 1, head_dim or 2 * len(outliers), torch.float32)
+        self._setup(_batch_on(device, num_layers, head_dim, self.config), is_bound=False)
 
-    def _setup(self, batch: Batch, is_bound: bool) -> None:
+    def _setup(self, batch: Batch | CudaBatch, is_bound: bool) -> None:
         self._batch = batch
         self._is_bound = is_bound
         self._kv_layers = [
@@ -155,7 +171,7 @@ class QuashKVCache(Cache):
 
         UnsupportedError, a NotImplementedError, for encoder-decoder models, for
         layers other than full and sliding-window attention, for models whose
-        attention cannot be set, and for models that are not on the CPU.
+        attention cannot be set, and for devices that the library has no kernels for.
         """
         text_config = model.config.get_text_config(decoder=True)
         if getattr(model.config, "is_encoder_decoder", False):
@@ -166,16 +182,21 @@ class QuashKVCache(Cache):
                 raise UnsupportedError(
                     f"the model has a layer of type '{layer_type}', expected {_LAYER_TYPES}"
                 )
-        _tensors.check_device(model.device)
+        cache = cls(len(layer_types), None, config, model.device if device is None else device)
         hf_attention.switch(model)
-        cache = cls(len(layer_types), None, config, device)
-        cache._setup(Batch(len(layer_types), None, cache.config), is_bound=True)
+        cache._setup(cache._batch, is_bound=True)
         return cache
 
     def reset(self) -> None:
         """Removes every token; the next batch may have another size."""
         self._batch.clear()
         super().reset()
+
+    def reserve(self, positions: int) -> None:
+        """Takes the memory for so many positions of each sequence at once, on a GPU:
+        before a CUDA graph is captured, which cannot take more. Nothing on the CPU."""
+        if isinstance(self._batch, CudaBatch):
+            self._batch.reserve(positions)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Row i becomes what beam_idx[i] was; repeated rows share sealed pages."""

@@ -138,6 +138,7 @@ class PackedStore:
         options.threads = _uint(threads, "threads", 1 << 31) or torch.get_num_threads()
         handle = ctypes.c_void_p()
         check(lib.quash_kv_create(ctypes.byref(options), ctypes.byref(handle)))
+        self.options = options
         self._handle = handle
         self._finalizer = weakref.finalize(self, lib.quash_kv_free, handle)
         self._finalizer.atexit = False

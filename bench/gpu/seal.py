@@ -1,0 +1,59 @@
+"""Sealing and decompressing pages on a GPU, in bytes read and written.
+
+    QUASHKV_LIBRARY=build-cuda/kvcache/libquashkv.so PYTHONPATH=bindings/python \\
+        python3 bench/gpu/seal.py
+
+4 sequences of 64K tokens, 8 KV heads, head_dim 128, bf16. Medians.
+"""
+
+import statistics
+
+import torch
+
+from quashdb.kv import PAGE_SIZE, QuashKVCacheConfig
+from quashdb.kv._cuda import CudaLayer, CudaStore
+
+SEQS, TOKENS, HEADS, DIM = 4, 65536, 8, 128
+
+
+def median_ms(call, rounds=10):
+    call()
+    times = []
+    for _ in range(rounds):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def main():
+    device = torch.device("cuda", 0)
+    keys, values = (torch.randn(SEQS, TOKENS, HEADS, DIM, device=device).bfloat16().transpose(1, 2)
+                    for _ in range(2))
+    source, target = (torch.ones(1 << 28, device=device) for _ in range(2))
+    copy = 8 * source.numel() / median_ms(lambda: target.copy_(source)) / 1e9
+    print(f"copy {copy:.2f} TB/s")
+    for bits in (4, 3, 2):
+        config = QuashKVCacheConfig(key_bits=bits, value_bits=bits)
+        store = CudaStore(HEADS, DIM, config, torch.bfloat16, device)
+        layer = CudaLayer(store, SEQS)
+        layer.reserve(TOKENS // PAGE_SIZE)
+
+        def seal(store=store, layer=layer):
+            layer.num_pages.zero_()
+            layer.open_tokens.zero_()
+            store.append(layer, keys, values)
+
+        size = 4 * keys.numel() + SEQS * TOKENS // PAGE_SIZE * store.page_bytes
+        for name, call in (("seal", seal),
+                           ("read", lambda: store.read(layer, TOKENS, torch.bfloat16))):
+            milliseconds = median_ms(call)
+            rate = size / milliseconds / 1e9
+            print(f"{bits}-bit {name}: {milliseconds:.3f} ms, {rate:.2f} TB/s, {rate / copy:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,421 @@
+"""The KV cache on a GPU: quash_kv_cuda.h over torch's memory, and the sequences of
+a Hugging Face batch in it."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from ctypes import POINTER, c_int, c_int64, c_size_t, c_uint32, c_void_p
+from typing import TYPE_CHECKING
+
+import torch
+
+from quashdb.kv import _ffi, _tensors
+from quashdb.kv._ffi import PAGE_SIZE, lib
+from quashdb.kv.errors import InvalidError, UnsupportedError, check
+from quashdb.kv.store import StoreStats
+
+if TYPE_CHECKING:
+    from quashdb.kv._batch import QuashKVCacheConfig
+
+
+class _Layer(ctypes.Structure):
+    """quash_kv_cuda_layer"""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("num_seqs", c_uint32),
+        ("max_pages", c_uint32),
+        ("pages", c_void_p),
+        ("block_table", c_void_p),
+        ("num_pages", c_void_p),
+        ("open_k", c_void_p),
+        ("open_v", c_void_p),
+        ("open_tokens", c_void_p),
+        ("open_capacity", c_uint32),
+        ("flags", c_void_p),
+    )
+
+
+class _Rows(ctypes.Structure):
+    """quash_kv_cuda_rows"""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("k", c_void_p),
+        ("v", c_void_p),
+        ("dtype", c_int),
+        ("seq_stride", c_int64),
+        ("head_stride", c_int64),
+        ("token_stride", c_int64),
+        ("begins", c_void_p),
+    )
+
+
+_FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
+    "quash_kv_cuda_devices": (c_int, ()),
+    "quash_kv_cuda_create": (c_int, (POINTER(_ffi.Options), c_int, POINTER(c_void_p))),
+    "quash_kv_cuda_free": (None, (c_void_p,)),
+    "quash_kv_cuda_page_bytes": (ctypes.c_uint64, (c_void_p,)),
+    "quash_kv_cuda_open_capacity": (c_uint32, (c_void_p,)),
+    "quash_kv_cuda_append": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
+    "quash_kv_cuda_read": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
+    "quash_kv_cuda_workspace_bytes": (c_size_t, (c_uint32, c_uint32, c_uint32)),
+    "quash_kv_cuda_attend": (
+        c_int,
+        (c_void_p, POINTER(_Layer), c_uint32, c_void_p, c_void_p, c_void_p, ctypes.c_float,
+         c_void_p, c_void_p),
+    ),
+}
+for _name, (_result, _arguments) in _FUNCTIONS.items():
+    _function = getattr(lib, _name)
+    _function.restype = _result
+    _function.argtypes = _arguments
+
+
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+class CudaLayer:
+    """Pages, open tokens and counts of one layer; all on the device."""
+
+    def __init__(self, store: CudaStore, num_seqs: int) -> None:
+        self._store = store
+        self.num_seqs = num_seqs
+        shape = (num_seqs, store.open_capacity, store.num_kv_heads, store.head_dim)
+        self.open_k = torch.zeros(shape, dtype=store.dtype, device=store.device)
+        self.open_v = torch.zeros_like(self.open_k)
+        ints = {"dtype": torch.int32, "device": store.device}
+        self.num_pages = torch.zeros(num_seqs, **ints)
+        self.open_tokens = torch.zeros(num_seqs, **ints)
+        self.flags = torch.zeros(num_seqs + 1, **ints)
+        self.max_pages = 0
+        self.pages = torch.zeros(
+            num_seqs, 0, store.page_bytes, dtype=torch.uint8, device=store.device
+        )
+        self._bind()
+
+    def reserve(self, pages: int) -> None:
+        """Room for so many pages of each sequence."""
+        if pages <= self.max_pages:
+            return
+        shape = (self.num_seqs, pages, self._store.page_bytes)
+        grown = torch.zeros(shape, dtype=torch.uint8, device=self._store.device)
+        grown[:, : self.max_pages] = self.pages
+        self.pages, self.max_pages = grown, pages
+        self._bind()
+
+    def select(self, rows: torch.Tensor) -> CudaLayer:
+        """A copy whose sequence i is that of rows[i]."""
+        copy = CudaLayer.__new__(CudaLayer)
+        copy._store, copy.num_seqs, copy.max_pages = self._store, len(rows), self.max_pages
+        for name in ("open_k", "open_v", "num_pages", "open_tokens", "pages"):
+            setattr(copy, name, getattr(self, name).index_select(0, rows))
+        copy.flags = torch.zeros(len(rows) + 1, dtype=torch.int32, device=self._store.device)
+        copy._bind()
+        return copy
+
+    def _bind(self) -> None:
+        table = torch.arange(self.num_seqs * self.max_pages, device=self._store.device)
+        self.block_table = table.to(torch.int32)
+        self.struct = _Layer(
+            ctypes.sizeof(_Layer), self.num_seqs, self.max_pages, _pointer(self.pages),
+            _pointer(self.block_table), _pointer(self.num_pages), _pointer(self.open_k),
+            _pointer(self.open_v), _pointer(self.open_tokens), self._store.open_capacity,
+            _pointer(self.flags),
+        )  # fmt: skip
+
+
+class CudaStore:
+    """The format of pages on one device, and its calls; arguments as those of
+    PackedStore. Launches go to torch's current stream."""
+
+    def __init__(
+        self,
+        num_kv_heads: int,
+        head_dim: int,
+        config: QuashKVCacheConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        # Checks the options and puts them in the library's struct.
+        options = config.make_store(1, num_kv_heads, head_dim, dtype).options
+        self.device = torch.device("cuda", device.index or 0)
+        handle = c_void_p()
+        with torch.cuda.device(self.device):
+            torch.cuda.current_stream().synchronize()  # torch's context comes first
+            check(
+                lib.quash_kv_cuda_create(
+                    ctypes.byref(options), self.device.index, ctypes.byref(handle)
+                )
+            )
+        self._handle = handle
+        self._finalizer = weakref.finalize(self, lib.quash_kv_cuda_free, handle)
+        self._finalizer.atexit = False
+        self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
+        self.page_bytes: int = lib.quash_kv_cuda_page_bytes(handle)
+        self.open_capacity: int = lib.quash_kv_cuda_open_capacity(handle)
+        self._workspaces: dict[tuple[int, int], torch.Tensor] = {}
+
+    def _rows(
+        self, keys: torch.Tensor, values: torch.Tensor, begins: torch.Tensor | None
+    ) -> _Rows:
+        """[batch, heads, n, dim] as the library takes it; strides agree."""
+        return _Rows(
+            ctypes.sizeof(_Rows), keys.data_ptr(), values.data_ptr(),
+            _tensors.DTYPES[keys.dtype], keys.stride(0), keys.stride(1), keys.stride(2),
+            _pointer(begins),
+        )  # fmt: skip
+
+    def append(
+        self,
+        layer: CudaLayer,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        begins: torch.Tensor | None = None,
+    ) -> None:
+        """Tokens begins[i].. of row i of [batch, heads, n, dim]."""
+        multiple = 16 // keys.element_size()
+        if (
+            keys.stride() != values.stride()
+            or keys.stride(3) != 1
+            or any(stride % multiple for stride in keys.stride()[:3])
+            or (keys.data_ptr() | values.data_ptr()) % 16
+        ):
+            keys, values = keys.contiguous(), values.contiguous()
+        rows = self._rows(keys, values, begins)
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        with torch.cuda.device(self.device):
+            check(
+                lib.quash_kv_cuda_append(
+                    self._handle, layer.struct, ctypes.byref(rows), keys.shape[2], stream
+                )
+            )
+
+    def read(
+        self,
+        layer: CudaLayer,
+        positions: int,
+        dtype: torch.dtype,
+        begins: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(keys, values) [batch, heads, positions, dim] of all tokens; 0 before begins."""
+        shape = (layer.num_seqs, self.num_kv_heads, positions, self.head_dim)
+        make = torch.empty if begins is None else torch.zeros
+        keys = make(shape, dtype=dtype, device=self.device)
+        values = make(shape, dtype=dtype, device=self.device)
+        if positions == 0:
+            return keys, values
+        rows = self._rows(keys, values, begins)
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        with torch.cuda.device(self.device):
+            check(
+                lib.quash_kv_cuda_read(
+                    self._handle, layer.struct, ctypes.byref(rows), positions, stream
+                )
+            )
+        return keys, values
+
+    def attend(
+        self,
+        layer: CudaLayer,
+        queries: torch.Tensor,
+        scale: float | None = None,
+        return_lse: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One query token per sequence, [batch, heads, dim] bfloat16, over all its tokens."""
+        queries = queries.contiguous()
+        num_heads = queries.shape[1]
+        size = (layer.num_seqs, num_heads)
+        if size not in self._workspaces:
+            num_bytes = lib.quash_kv_cuda_workspace_bytes(*size, self.head_dim)
+            self._workspaces[size] = torch.zeros(num_bytes, dtype=torch.uint8, device=self.device)
+        out = torch.empty_like(queries)
+        lse = torch.empty(size, device=self.device) if return_lse else None
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        with torch.cuda.device(self.device):
+            check(
+                lib.quash_kv_cuda_attend(
+                    self._handle, layer.struct, num_heads, queries.data_ptr(), out.data_ptr(),
+                    _pointer(lse), scale or 0.0, self._workspaces[size].data_ptr(), stream,
+                )
+            )  # fmt: skip
+        return out, lse
+
+
+class CudaBatch:
+    """What Batch (in _batch.py) is, on a GPU. Sequences may be padded on the left."""
+
+    is_cuda = True
+
+    def __init__(
+        self,
+        num_layers: int,
+        head_dim: int | None,
+        config: QuashKVCacheConfig,
+        device: torch.device,
+    ) -> None:
+        if lib.quash_kv_cuda_devices() == 0:
+            raise UnsupportedError(
+                f"device is '{device}', and the QuashKV library has no CUDA or no GPU that it "
+                "runs on; build it with -DQUASHDB_BUILD_CUDA=ON"
+            )
+        if config.memory_budget or config.uncompressed_layers:
+            raise UnsupportedError(
+                "memory_budget and uncompressed_layers are not supported on a GPU"
+            )
+        self.num_layers, self.head_dim, self.config, self.device = (
+            num_layers, head_dim, config, device,
+        )  # fmt: skip
+        self.store: CudaStore | None = None
+        self.layers: list[CudaLayer] = []
+        self.seqs: list[int] = []
+        self.lengths = [0] * num_layers
+        # int32 [batch] on the device: positions of padding; None: there is none.
+        self.begins: torch.Tensor | None = None
+        self._reserved = 0
+
+    def prepare(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        for name, tensor in (("key_states", keys), ("value_states", values)):
+            if tensor.ndim != 4 or tensor.shape[3] != (self.head_dim or keys.shape[3]):
+                raise InvalidError(
+                    f"{name} has shape {list(tensor.shape)}, expected [batch, heads, n, "
+                    f"{self.head_dim or keys.shape[-1]}]"
+                )
+            if tensor.device.type != "cuda":
+                raise UnsupportedError(f"{name} is on '{tensor.device}', expected '{self.device}'")
+            if tensor.dtype != torch.bfloat16:
+                raise UnsupportedError(
+                    f"{name} is {tensor.dtype}, expected torch.bfloat16 on a GPU: load the model "
+                    "with dtype=torch.bfloat16"
+                )
+        if not self.seqs:
+            if self.store is None or self.store.num_kv_heads != keys.shape[1]:
+                self.store = CudaStore(
+                    keys.shape[1], keys.shape[3], self.config, keys.dtype, keys.device
+                )
+            self.seqs = list(range(keys.shape[0]))
+            self.layers = [CudaLayer(self.store, keys.shape[0]) for _ in range(self.num_layers)]
+        expected = (len(self.seqs), self.packed.num_kv_heads)
+        if tuple(keys.shape[:2]) != expected:
+            raise InvalidError(
+                f"key_states are of batch and heads {list(keys.shape[:2])}, and the cache holds "
+                f"{list(expected)}: reset() it for another batch"
+            )
+
+    @property
+    def packed(self) -> CudaStore:
+        assert self.store is not None, "prepare() comes first"
+        return self.store
+
+    def reserve(self, positions: int) -> None:
+        """Memory for so many positions of each sequence, so that none is taken later."""
+        self._reserved = max(self._reserved, positions)
+        for layer in self.layers:
+            layer.reserve(-(-positions // PAGE_SIZE))
+
+    def append(
+        self,
+        layer: int,
+        begin: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        valid: torch.Tensor | None,
+    ) -> None:
+        n = keys.shape[2]
+        begins = None
+        if valid is not None and not bool(valid.all()):
+            begins = self._padding(begin, valid)
+        state = self.layers[layer]
+        needed = (begin + n) // PAGE_SIZE + 1
+        if needed > state.max_pages:
+            # Grows by a quarter, as copies cost time and room memory.
+            state.reserve(max(needed + needed // 4, -(-self._reserved // PAGE_SIZE)))
+        self.packed.append(state, keys, values, begins)
+
+    def _padding(self, begin: int, valid: torch.Tensor) -> torch.Tensor:
+        begins = (~valid).sum(1).to(torch.int32)
+        places = torch.arange(valid.shape[1], device=valid.device)
+        if begin != 0 or not bool((valid == (places >= begins[:, None])).all()):
+            raise UnsupportedError(
+                "a GPU cache takes padding on the left of the first tokens only: pad with "
+                "padding_side='left', in one chunk"
+            )
+        self.begins = begins
+        return begins
+
+    def tokens(self, positions: int) -> list[int]:
+        if self.begins is None:
+            return [positions] * len(self.seqs)
+        return [max(positions - begin, 0) for begin in self.begins.tolist()]
+
+    def read(
+        self, layer: int, dtype: torch.dtype, positions: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(keys, values) [batch, heads, positions, dim] decompressed; padding is 0."""
+        length = self.lengths[layer] if positions is None else positions
+        return self.packed.read(self.layers[layer], length, dtype, self.begins)
+
+    def crop(self, positions: int) -> None:
+        removed = [max(length - positions, 0) for length in self.lengths]
+        counts = [
+            (layer.open_tokens.tolist(), layer.num_pages.tolist()) for layer in self.layers
+        ]
+        sinks = self.config.sink_pages * PAGE_SIZE
+        for count, (opens, pages) in zip(removed, counts, strict=True):
+            for in_open, sealed in zip(opens, pages, strict=True):
+                if sealed and count > in_open - sinks:
+                    raise UnsupportedError(
+                        f"{count} positions cannot be removed on a GPU: {in_open - sinks} tokens "
+                        "are open and earlier ones sealed; a larger reserve keeps more open"
+                    )
+        for layer, count in zip(self.layers, removed, strict=True):
+            layer.open_tokens.sub_(count).clamp_(min=0)
+        self.lengths = [min(length, positions) for length in self.lengths]
+
+    def select(self, rows: Sequence[int]) -> None:
+        if not self.seqs or list(rows) == self.seqs:
+            return
+        index = torch.tensor(list(rows), device=self.packed.device)
+        self.layers = [layer.select(index) for layer in self.layers]
+        self.seqs = list(range(len(rows)))
+        if self.begins is not None:
+            self.begins = self.begins.index_select(0, index)
+
+    def clear(self) -> None:
+        self.seqs, self.layers, self.begins = [], [], None
+        self.lengths = [0] * self.num_layers
+
+    def fork(self) -> CudaBatch:
+        """A copy; pages are copied too."""
+        copy = CudaBatch(self.num_layers, self.head_dim, self.config, self.device)
+        copy.store, copy.seqs, copy.lengths = self.store, list(self.seqs), list(self.lengths)
+        copy._reserved = self._reserved
+        if self.layers:
+            index = torch.arange(len(self.seqs), device=self.packed.device)
+            copy.layers = [layer.select(index) for layer in self.layers]
+        copy.begins = None if self.begins is None else self.begins.clone()
+        return copy
+
+    def stats(self) -> StoreStats | None:
+        """Of sealed pages and open tokens; memory reserved for more is not in it."""
+        if self.store is None:
+            return None
+        store = self.store
+        pages = sum(int(layer.num_pages.sum()) for layer in self.layers)
+        in_open = sum(int(layer.open_tokens.sum()) for layer in self.layers)
+        numbers = 2 * store.num_kv_heads * store.head_dim
+        packed, tables = pages * store.page_bytes, 4 * pages
+        open_bytes = in_open * numbers * store.dtype.itemsize
+        total = packed + open_bytes + tables
+        f16 = 2 * numbers * (in_open + pages * PAGE_SIZE)
+        host = self.config.make_store(1, store.num_kv_heads, store.head_dim, store.dtype).stats()
+        return StoreStats(
+            sequences=len(self.seqs), tokens=in_open + pages * PAGE_SIZE, pages=pages,
+            page_bytes=store.page_bytes, packed_bytes=packed, open_bytes=open_bytes,
+            table_bytes=tables, total_bytes=total, f16_bytes=f16,
+            compression_ratio=f16 / total if total else 0.0, sealed_ratio=host.sealed_ratio,
+            k_effective_bits=host.k_effective_bits, v_effective_bits=host.v_effective_bits,
+        )  # fmt: skip

@@ -1,0 +1,68 @@
+// Packed pages on the device: new tokens into the open part of sequences, full
+// pages sealed on the way, and pages back to keys and values. Bytes are those of
+// kvcache/part_codec.cc, bit by bit, and values those of quash_kv_read().
+//
+// Counts are in device memory and only kernels change them, so that a step of
+// decoding, append and attention, can be captured in a CUDA graph and replayed.
+// All pointers are device memory unless said otherwise; launches go to `stream`
+// and never synchronise.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/attend.h"
+
+namespace quash::cuda {
+
+enum class RowType : uint32_t { kF32 = 0, kF16 = 1, kBf16 = 2 };
+
+// How pages of a cache are made; a row of head_dim numbers per token and KV head.
+struct SealFormat {
+  uint32_t num_kv_heads, head_dim;  // head_dim 64 or 128
+  uint32_t k_bits, v_bits;          // 2, 3 or 4
+  RowType type;                     // of open and of new tokens
+  uint32_t sink_tokens;             // first ones of a sequence, never sealed
+  uint32_t reserve;                 // newest ones, not sealed yet
+  PageLayout layout;                // k_mean or v_mean 0: no mean of that side
+  RotationTables k_rotation, v_rotation;
+  int8_t k_levels[16], v_levels[16];         // ascending, of LevelCodebook
+  float k_boundaries[16], v_boundaries[16];  // its boundaries, 2^bits - 1
+};
+
+// Sequences of one layer, as DecodeArgs has them. The open part holds the sink
+// tokens first: open_capacity >= sink_tokens + kPageTokens + reserve.
+struct SequenceState {
+  uint32_t num_seqs;
+  uint8_t* pages;              // [pool pages, page_bytes], zeroed once by the caller
+  const int32_t* block_table;  // [num_seqs, max_pages], pages to be filled included
+  uint32_t max_pages;
+  int32_t* num_pages;  // [num_seqs]
+  void* open_k;        // [num_seqs, open_capacity, num_kv_heads, head_dim]
+  void* open_v;
+  int32_t* open_tokens;  // [num_seqs]
+  uint32_t open_capacity;
+  // [num_seqs + 1], zeroed once by the caller. The last becomes 1 if tokens were
+  // lost because max_pages pages were full.
+  uint32_t* arrivals;
+};
+
+// Rows of a batch: element (seq, head, token, d) at seq * seq_stride + head *
+// head_stride + token * token_stride + d, in elements. Rows are 16-byte aligned.
+struct RowStrides {
+  int64_t seq, head, token;
+};
+
+// Appends tokens begins[seq]..n-1 of k and v, of format.type, to each sequence
+// (null: all n). Two launches.
+const char* LaunchAppend(const SealFormat& format, const SequenceState& state, const void* k,
+                         const void* v, uint32_t n, RowStrides strides, const int32_t* begins,
+                         CUstream_st* stream);
+
+// All tokens of all sequences as attention sees them: token i of a sequence goes
+// to place begins[seq] + i (null: i). k and v are of type `type`.
+//   max_tokens  no sequence has more
+const char* LaunchRead(const SealFormat& format, const SequenceState& state, uint32_t max_tokens,
+                       RowType type, void* k, void* v, RowStrides strides, const int32_t* begins,
+                       CUstream_st* stream);
+
+}  // namespace quash::cuda

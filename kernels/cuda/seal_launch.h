@@ -1,0 +1,13 @@
+// The sealing launch of LaunchAppend().
+#pragma once
+
+struct CUstream_st;
+
+namespace quash::cuda {
+
+struct AppendArgs;
+
+// Seals what appending will fill; changes neither counts nor open tokens.
+void LaunchSeal(const AppendArgs& args, CUstream_st* stream);
+
+}  // namespace quash::cuda

@@ -1,0 +1,323 @@
+// The C functions of quash_kv_cuda.h over kernels/cuda.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/attend.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/seal.h"
+#include "kvcache/error.h"
+#include "kvcache/page_format.h"
+#include "kvcache/part_codec.h"
+#include "quash_kv_cuda.h"
+
+struct quash_kv_cuda {
+  quash::cuda::SealFormat format;
+  quash::cuda::Buffer tables;
+};
+
+namespace {
+
+using quash::Guarded;
+using quash::SetError;
+using quash::cuda::SealFormat;
+using quash::cuda::SequenceState;
+using quash::kv::PageFormat;
+using quash::kv::PartCodec;
+using quash::kv::Side;
+
+quash_kv_status IsNull(const char* name) {
+  return SetError(QUASH_KV_INVALID, "{} is NULL, expected a pointer", name);
+}
+
+quash_kv_status Launched(const char* error) {
+  return error == nullptr ? QUASH_KV_OK : SetError(QUASH_KV_INTERNAL, "on the GPU: {}", error);
+}
+
+// What the kernels do not take.
+quash_kv_status CheckSupported(const quash_kv_options& o) {
+  if (o.head_dim != 64 && o.head_dim != 128) {
+    return SetError(QUASH_KV_UNSUPPORTED, "head_dim is {}, expected 64 or 128 on a GPU",
+                    o.head_dim);
+  }
+  for (const float bits : {o.k_bits, o.v_bits}) {
+    if (bits != std::floor(bits)) {
+      return SetError(QUASH_KV_UNSUPPORTED, "{} bits, expected 2, 3 or 4 on a GPU", bits);
+    }
+  }
+  if (o.k_quantizer != QUASH_KV_TQ_MSE) {
+    return SetError(QUASH_KV_UNSUPPORTED, "k_quantizer is tq_prod, expected tq_mse on a GPU");
+  }
+  if (o.rotation != QUASH_KV_HADAMARD) {
+    return SetError(QUASH_KV_UNSUPPORTED, "rotation is dense, expected hadamard on a GPU");
+  }
+  if (o.num_uncompressed_layers != 0) {
+    return SetError(QUASH_KV_UNSUPPORTED, "{} uncompressed layers, expected none on a GPU",
+                    o.num_uncompressed_layers);
+  }
+  return QUASH_KV_OK;
+}
+
+void TakeCodebook(const quash::LevelCodebook& codebook, int8_t* levels, float* boundaries) {
+  std::copy_n(codebook.levels, 16, levels);
+  std::copy_n(codebook.boundaries, 15, boundaries);
+}
+
+quash::cuda::PageLayout LayoutOf(const PageFormat& format) {
+  const auto u32 = [](size_t value) { return static_cast<uint32_t>(value); };
+  quash::cuda::PageLayout layout = {};
+  layout.page_bytes = u32(format.page_bytes);
+  layout.head_page_bytes = u32(format.head_page_bytes);
+  layout.k_codes = u32(format.k.bands[0].codes);
+  layout.k_scales = u32(format.k.bands[0].scales);
+  layout.k_mean = format.k.has_mean ? u32(format.k.mean) : 0;
+  layout.v_codes = u32(format.v.bands[0].codes);
+  layout.v_scales = u32(format.v.bands[0].scales);
+  layout.v_mean = format.v.has_mean ? u32(format.v.mean) : 0;
+  layout.mean_scales = u32(format.mean_scales);
+  return layout;
+}
+
+// Tables of both rotations in one device array: factors of K and V, then permutations.
+const char* UploadTables(const PartCodec& k, const PartCodec& v, uint32_t head_dim,
+                         quash_kv_cuda* to) {
+  const size_t count = size_t{3} * head_dim;
+  std::vector<uint8_t> bytes(2 * count * (sizeof(float) + sizeof(uint16_t)));
+  const size_t permutations = 2 * count * sizeof(float);
+  const auto place = [&](const PartCodec& codec, size_t side) {
+    const quash::Rotation& rotation = codec.rotation(0);
+    std::memcpy(bytes.data() + side * count * sizeof(float), rotation.factors().data(),
+                count * sizeof(float));
+    const std::vector<uint16_t> narrow(rotation.permutation().begin(),
+                                       rotation.permutation().end());
+    std::memcpy(bytes.data() + permutations + side * count * sizeof(uint16_t), narrow.data(),
+                count * sizeof(uint16_t));
+  };
+  place(k, 0);
+  place(v, 1);
+  if (const char* error = to->tables.Reserve(bytes.size())) return error;
+  quash::cuda::Stream stream;
+  if (const char* error = stream.Open()) return error;
+  if (const char* error = stream.Upload(bytes.data(), bytes.size(), to->tables.as<void>())) {
+    return error;
+  }
+  const auto* base = to->tables.as<uint8_t>();
+  const auto tables = [&](size_t side) {
+    return quash::cuda::RotationTables{
+        reinterpret_cast<const uint16_t*>(base + permutations) + side * count,
+        reinterpret_cast<const float*>(base) + side * count};
+  };
+  to->format.k_rotation = tables(0);
+  to->format.v_rotation = tables(1);
+  return stream.Wait();
+}
+
+// Checks a layer, and gives it to `use` as the kernels take it.
+template <typename Use>
+quash_kv_status WithLayer(const quash_kv_cuda* cuda, const quash_kv_cuda_layer* layer,
+                          const Use& use) noexcept {
+  return Guarded([&]() -> quash_kv_status {
+    if (cuda == nullptr) return IsNull("cuda");
+    if (layer == nullptr) return IsNull("layer");
+    if (layer->struct_size != sizeof(*layer)) {
+      return SetError(QUASH_KV_INVALID, "layer.struct_size is {}, expected {}", layer->struct_size,
+                      sizeof(*layer));
+    }
+    if (layer->num_seqs == 0 || layer->num_seqs > 65535) {
+      return SetError(QUASH_KV_INVALID, "num_seqs is {}, expected 1 to 65535", layer->num_seqs);
+    }
+    const uint32_t capacity = quash_kv_cuda_open_capacity(cuda);
+    if (layer->open_capacity < capacity) {
+      return SetError(QUASH_KV_INVALID, "open_capacity is {}, expected at least {}",
+                      layer->open_capacity, capacity);
+    }
+    for (const void* array :
+         {static_cast<const void*>(layer->num_pages), static_cast<const void*>(layer->open_k),
+          static_cast<const void*>(layer->open_v), static_cast<const void*>(layer->open_tokens),
+          static_cast<const void*>(layer->flags)}) {
+      if (array == nullptr) return IsNull("an array of the layer");
+    }
+    if (layer->max_pages != 0 && (layer->pages == nullptr || layer->block_table == nullptr)) {
+      return IsNull("layer.pages or layer.block_table");
+    }
+    return use(SequenceState{layer->num_seqs, layer->pages, layer->block_table, layer->max_pages,
+                             layer->num_pages, layer->open_k, layer->open_v, layer->open_tokens,
+                             layer->open_capacity, layer->flags});
+  });
+}
+
+quash_kv_status CheckRows(const quash_kv_cuda_rows* rows, const SealFormat& format) {
+  if (rows == nullptr) return IsNull("rows");
+  if (rows->struct_size != sizeof(*rows)) {
+    return SetError(QUASH_KV_INVALID, "rows.struct_size is {}, expected {}", rows->struct_size,
+                    sizeof(*rows));
+  }
+  if (rows->k == nullptr || rows->v == nullptr) return IsNull("rows.k or rows.v");
+  const int64_t multiple = rows->dtype == QUASH_KV_F32 ? 4 : 8;
+  for (const int64_t stride : {rows->seq_stride, rows->head_stride, rows->token_stride}) {
+    if (stride % multiple != 0) {
+      return SetError(QUASH_KV_INVALID, "a stride is {} elements, expected a multiple of {}",
+                      stride, multiple);
+    }
+  }
+  for (const void* pointer : {rows->k, rows->v}) {
+    if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) {
+      return SetError(QUASH_KV_INVALID, "rows are not 16-byte aligned, of head_dim {}",
+                      format.head_dim);
+    }
+  }
+  return QUASH_KV_OK;
+}
+
+quash::cuda::RowStrides StridesOf(const quash_kv_cuda_rows& rows) {
+  return {rows.seq_stride, rows.head_stride, rows.token_stride};
+}
+
+}  // namespace
+
+extern "C" {
+
+int quash_kv_cuda_devices(void) { return quash::cuda::DeviceCount(); }
+
+quash_kv_status quash_kv_cuda_create(const quash_kv_options* options, int device,
+                                     quash_kv_cuda** out) {
+  return Guarded([&]() -> quash_kv_status {
+    if (options == nullptr) return IsNull("options");
+    if (out == nullptr) return IsNull("out");
+    *out = nullptr;
+    // A cache on the host checks all ranges.
+    quash_kv* probe = nullptr;
+    if (const quash_kv_status status = quash_kv_create(options, &probe); status != QUASH_KV_OK) {
+      return status;
+    }
+    quash_kv_free(probe);
+    quash_kv_options whole;
+    quash_kv_options_init(&whole);
+    std::memcpy(&whole, options, std::min(options->struct_size, sizeof(whole)));
+    if (const quash_kv_status status = CheckSupported(whole); status != QUASH_KV_OK) return status;
+    if (!quash::cuda::HasCuda()) {
+      return SetError(QUASH_KV_UNSUPPORTED,
+                      "this build has no CUDA, expected one with -DQUASHDB_BUILD_CUDA=ON");
+    }
+    const int devices = quash::cuda::DeviceCount();
+    if (device < 0 || device >= devices) {
+      return SetError(QUASH_KV_UNSUPPORTED, "device is {}, and there are {} GPUs of sm_80 or newer",
+                      device, devices);
+    }
+    if (const char* error = quash::cuda::UseDevice(device)) return Launched(error);
+    auto made = std::make_unique<quash_kv_cuda>();
+    const PageFormat pages(whole);
+    const PartCodec k(Side::kKey, whole, pages.k, nullptr);
+    const PartCodec v(Side::kValue, whole, pages.v, nullptr);
+    SealFormat& format = made->format;
+    format = {};
+    format.num_kv_heads = whole.num_kv_heads;
+    format.head_dim = whole.head_dim;
+    format.k_bits = static_cast<uint32_t>(whole.k_bits);
+    format.v_bits = static_cast<uint32_t>(whole.v_bits);
+    format.type = static_cast<quash::cuda::RowType>(whole.dtype);
+    format.sink_tokens = whole.sink_pages * quash::kv::kPageTokens;
+    format.reserve = whole.reserve;
+    format.layout = LayoutOf(pages);
+    TakeCodebook(k.codebook(0), format.k_levels, format.k_boundaries);
+    TakeCodebook(v.codebook(0), format.v_levels, format.v_boundaries);
+    if (const char* error = UploadTables(k, v, whole.head_dim, made.get())) return Launched(error);
+    *out = made.release();
+    return QUASH_KV_OK;
+  });
+}
+
+void quash_kv_cuda_free(quash_kv_cuda* cuda) { delete cuda; }
+
+uint64_t quash_kv_cuda_page_bytes(const quash_kv_cuda* cuda) {
+  return cuda == nullptr ? 0 : cuda->format.layout.page_bytes;
+}
+
+uint32_t quash_kv_cuda_open_capacity(const quash_kv_cuda* cuda) {
+  if (cuda == nullptr) return 0;
+  return cuda->format.sink_tokens + quash::kv::kPageTokens + cuda->format.reserve;
+}
+
+quash_kv_status quash_kv_cuda_append(quash_kv_cuda* cuda, const quash_kv_cuda_layer* layer,
+                                     const quash_kv_cuda_rows* rows, uint32_t n, void* stream) {
+  return WithLayer(cuda, layer, [&](const SequenceState& state) -> quash_kv_status {
+    if (const quash_kv_status status = CheckRows(rows, cuda->format); status != QUASH_KV_OK) {
+      return status;
+    }
+    if (static_cast<uint32_t>(rows->dtype) != static_cast<uint32_t>(cuda->format.type)) {
+      return SetError(QUASH_KV_UNSUPPORTED, "rows.dtype is {}, expected {}, of the options",
+                      static_cast<int>(rows->dtype), static_cast<int>(cuda->format.type));
+    }
+    return Launched(quash::cuda::LaunchAppend(cuda->format, state, rows->k, rows->v, n,
+                                              StridesOf(*rows), rows->begins,
+                                              static_cast<CUstream_st*>(stream)));
+  });
+}
+
+quash_kv_status quash_kv_cuda_read(quash_kv_cuda* cuda, const quash_kv_cuda_layer* layer,
+                                   const quash_kv_cuda_rows* rows, uint32_t max_tokens,
+                                   void* stream) {
+  return WithLayer(cuda, layer, [&](const SequenceState& state) -> quash_kv_status {
+    if (const quash_kv_status status = CheckRows(rows, cuda->format); status != QUASH_KV_OK) {
+      return status;
+    }
+    if (rows->dtype < QUASH_KV_F32 || rows->dtype > QUASH_KV_BF16) {
+      return SetError(QUASH_KV_INVALID, "rows.dtype is {}, expected f32, f16 or bf16",
+                      static_cast<int>(rows->dtype));
+    }
+    return Launched(quash::cuda::LaunchRead(
+        cuda->format, state, max_tokens, static_cast<quash::cuda::RowType>(rows->dtype), rows->k,
+        rows->v, StridesOf(*rows), rows->begins, static_cast<CUstream_st*>(stream)));
+  });
+}
+
+size_t quash_kv_cuda_workspace_bytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim) {
+  return quash::cuda::DecodeWorkspaceBytes(num_seqs, num_q_heads, head_dim);
+}
+
+quash_kv_status quash_kv_cuda_attend(quash_kv_cuda* cuda, const quash_kv_cuda_layer* layer,
+                                     uint32_t num_q_heads, const void* q, void* out, float* lse,
+                                     float scale, void* workspace, void* stream) {
+  return WithLayer(cuda, layer, [&](const SequenceState& state) -> quash_kv_status {
+    const SealFormat& format = cuda->format;
+    if (q == nullptr || out == nullptr || workspace == nullptr)
+      return IsNull("q, out or workspace");
+    if (num_q_heads == 0 || num_q_heads % format.num_kv_heads != 0) {
+      return SetError(QUASH_KV_INVALID, "num_q_heads is {}, expected a multiple of {}", num_q_heads,
+                      format.num_kv_heads);
+    }
+    if (format.type != quash::cuda::RowType::kBf16) {
+      return SetError(QUASH_KV_UNSUPPORTED, "attention on a GPU is over bf16 tokens");
+    }
+    quash::cuda::DecodeArgs args = {};
+    args.num_seqs = state.num_seqs;
+    args.num_q_heads = num_q_heads;
+    args.num_kv_heads = format.num_kv_heads;
+    args.head_dim = format.head_dim;
+    args.k_bits = format.k_bits;
+    args.v_bits = format.v_bits;
+    args.scale = scale == 0 ? 1 / std::sqrt(static_cast<float>(format.head_dim)) : scale;
+    args.layout = format.layout;
+    args.k_rotation = format.k_rotation;
+    args.v_rotation = format.v_rotation;
+    std::copy_n(format.k_levels, 16, args.k_levels);
+    std::copy_n(format.v_levels, 16, args.v_levels);
+    args.pages = state.pages;
+    args.block_table = state.block_table;
+    args.num_pages = state.num_pages;
+    args.max_pages = state.max_pages;
+    args.open_k = static_cast<const uint16_t*>(state.open_k);
+    args.open_v = static_cast<const uint16_t*>(state.open_v);
+    args.open_tokens = state.open_tokens;
+    args.open_capacity = state.open_capacity;
+    args.q = static_cast<const uint16_t*>(q);
+    args.out = static_cast<uint16_t*>(out);
+    args.lse = lse;
+    args.workspace = workspace;
+    return Launched(quash::cuda::LaunchDecode(args, static_cast<CUstream_st*>(stream)));
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,100 @@
+/* The KV cache on NVIDIA GPUs (sm_80 and newer), in memory that the caller owns:
+ * pages, open tokens and counts are device arrays, and these functions launch the
+ * kernels that append, read and attend. Pages have the bytes of quash_kv.h's. C99
+ * and C++.
+ *
+ * Nothing synchronises and counts stay on the device, so appends and attention can
+ * be captured in a CUDA graph. Pointers are device memory and 16-byte aligned
+ * unless said otherwise; the current device is the caller's choice and must be the
+ * one of quash_kv_cuda_create().
+ *
+ * Supported: head_dim 64 and 128, tq_mse at 2, 3 and 4 bits, Hadamard rotations;
+ * quash_kv_cuda_attend() also needs dtype bf16. Anything else, and any build
+ * without CUDA, is QUASH_KV_UNSUPPORTED. Errors as in quash_kv.h; NaN and infinity
+ * are not looked for. */
+#ifndef QUASH_KV_CUDA_H
+#define QUASH_KV_CUDA_H
+
+#include "quash_kv.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* GPUs that the kernels run on; 0 without a driver or in a build without CUDA. */
+QUASH_KV_API int quash_kv_cuda_devices(void);
+
+/* How pages are made: options and their tables, on one device. Immutable, for any
+ * number of layers and threads. */
+typedef struct quash_kv_cuda quash_kv_cuda;
+
+/* Of `options`, num_layers, memory_budget_bytes and threads play no part, and
+ * uncompressed_layers are unsupported. Waits for the copy of its tables. */
+QUASH_KV_API quash_kv_status quash_kv_cuda_create(const quash_kv_options *options, int device,
+                                                  quash_kv_cuda **out);
+QUASH_KV_API void quash_kv_cuda_free(quash_kv_cuda *cuda);
+/* Bytes of a page of all KV heads, and the open tokens that a sequence needs room
+ * for: sinks, a page and the reserve. */
+QUASH_KV_API uint64_t quash_kv_cuda_page_bytes(const quash_kv_cuda *cuda);
+QUASH_KV_API uint32_t quash_kv_cuda_open_capacity(const quash_kv_cuda *cuda);
+
+/* The sequences of one layer. All zero is empty. */
+typedef struct quash_kv_cuda_layer {
+  size_t struct_size;
+  uint32_t num_seqs;           /* 1..65535 */
+  uint32_t max_pages;          /* of a sequence */
+  uint8_t *pages;              /* [pages, page_bytes], zeroed once */
+  const int32_t *block_table;  /* [num_seqs, max_pages] pages of each sequence, those
+                                  not yet filled included */
+  int32_t *num_pages;          /* [num_seqs] sealed */
+  void *open_k, *open_v;       /* [num_seqs, open_capacity, num_kv_heads, head_dim] of
+                                  dtype: sinks, then the newest tokens */
+  int32_t *open_tokens;        /* [num_seqs] */
+  uint32_t open_capacity;      /* at least quash_kv_cuda_open_capacity() */
+  uint32_t *flags;             /* [num_seqs + 1], zeroed once; the last becomes 1 if
+                                  tokens were lost because max_pages were full */
+} quash_kv_cuda_layer;
+
+/* Rows of keys and values of a batch: element (seq, head, token, d) at
+ * seq * seq_stride + head * head_stride + token * token_stride + d. */
+typedef struct quash_kv_cuda_rows {
+  size_t struct_size;
+  void *k, *v;
+  quash_kv_dtype dtype;
+  int64_t seq_stride, head_stride, token_stride; /* whole 16 bytes */
+  const int32_t *begins; /* [num_seqs] first token of each sequence, those before are
+                            padding; NULL: all 0 */
+} quash_kv_cuda_rows;
+
+/* Appends tokens begins..n-1 of `rows`, whose dtype is that of the options. */
+QUASH_KV_API quash_kv_status quash_kv_cuda_append(quash_kv_cuda *cuda,
+                                                  const quash_kv_cuda_layer *layer,
+                                                  const quash_kv_cuda_rows *rows, uint32_t n,
+                                                  void *stream);
+/* All tokens, decompressed, to `rows` from begins on. No sequence has more than
+ * max_tokens. */
+QUASH_KV_API quash_kv_status quash_kv_cuda_read(quash_kv_cuda *cuda,
+                                                const quash_kv_cuda_layer *layer,
+                                                const quash_kv_cuda_rows *rows,
+                                                uint32_t max_tokens, void *stream);
+
+/* 0 for sizes that attention does not take. */
+QUASH_KV_API size_t quash_kv_cuda_workspace_bytes(uint32_t num_seqs, uint32_t num_q_heads,
+                                                  uint32_t head_dim);
+/* softmax(q k^T * scale) v for one query token of each sequence, over all its
+ * tokens; sequences have at least one.
+ *   q, out     [num_seqs, num_q_heads, head_dim] bf16
+ *   lse        [num_seqs, num_q_heads] or NULL
+ *   scale      0: 1 / sqrt(head_dim)
+ *   workspace  quash_kv_cuda_workspace_bytes(), zeroed once; of one stream */
+QUASH_KV_API quash_kv_status quash_kv_cuda_attend(quash_kv_cuda *cuda,
+                                                  const quash_kv_cuda_layer *layer,
+                                                  uint32_t num_q_heads, const void *q, void *out,
+                                                  float *lse, float scale, void *workspace,
+                                                  void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* QUASH_KV_CUDA_H */

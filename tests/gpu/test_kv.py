@@ -1,0 +1,168 @@
+"""The KV cache on a GPU: pages of the CPU bit by bit, attention and a model's text
+over them."""
+
+import dataclasses
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("quashdb.kv")
+if not torch.cuda.is_available():
+    pytest.skip("torch sees no GPU", allow_module_level=True)
+
+# pylint: disable=wrong-import-position
+from quashdb.kv import QuashKVCacheConfig, UnsupportedError
+from quashdb.kv._cuda import CudaLayer, CudaStore
+from quashdb.kv._ffi import lib
+
+if lib.quash_kv_cuda_devices() == 0:
+    pytest.skip("the QuashKV library has no CUDA", allow_module_level=True)
+
+PAGE = 64
+DEVICE = torch.device("cuda", 0)
+
+
+def rows_like_keys(heads, n, dim, dtype, seed):
+    """Numbers with outlying coordinates and offsets, and rows of every odd kind."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, heads, n, dim, generator=generator)
+    x = x * (1 + 8 * (torch.rand(dim, generator=generator) > 0.95)) + torch.randn(
+        1, heads, 1, dim, generator=generator)
+    x[:, :, 3] = 0
+    x[:, :, 5] = 1.5
+    x[:, :, 7] *= 1e-4
+    x[:, :, 11] *= 500
+    if n >= 320:
+        x[:, :, 128:192] = 0  # a page of zeros
+        x[:, :, 192:256] = 0.25  # a page of equal numbers
+        x[:, :, 256:320] *= 1e-6
+    return x.to(dtype)
+
+
+def pages_of(saved, n_pages, page_bytes):
+    """Bytes of the pages of a saved sequence of one layer without sinks."""
+    at, pages = 56, []
+    for _ in range(n_pages):
+        pages.append(torch.frombuffer(bytearray(saved[at + 8:at + 8 + page_bytes]),
+                                      dtype=torch.uint8))
+        at += 8 + page_bytes
+    return torch.stack(pages)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("bits", [(4, 4), (3, 3), (2, 2), (4, 2), (2, 3)])
+@pytest.mark.parametrize("means", [True, False])
+def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means):
+    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=5,
+                                k_mean=means, v_mean=means, seed=dim)
+    heads, n = 3, 7 * PAGE + 31
+    k = rows_like_keys(heads, n, dim, dtype, 1)
+    v = rows_like_keys(heads, n, dim, dtype, 2)
+    host = config.make_store(1, heads, dim, dtype)
+    seq = host.create()
+    store = CudaStore(heads, dim, config, dtype, DEVICE)
+    layer = CudaLayer(store, 1)
+    layer.reserve(8)
+    at = 0
+    for count in (1, 63, 5, 1, 130, n - 200):
+        piece = slice(at, at + count)
+        host.append(seq, 0, k[0, :, piece].transpose(0, 1), v[0, :, piece].transpose(0, 1))
+        store.append(layer, k[:, :, piece].to(DEVICE), v[:, :, piece].to(DEVICE))
+        at += count
+    torch.cuda.synchronize()
+    stats = host.stats()
+    assert layer.num_pages.tolist() == [stats.pages]
+    assert layer.open_tokens.tolist() == [n - PAGE * stats.pages]
+    assert not layer.flags.any()
+    expected = pages_of(host.save(seq), stats.pages, store.page_bytes)
+    assert torch.equal(layer.pages[0, :stats.pages].cpu(), expected)
+    read = store.read(layer, n, torch.float32)
+    for ours, theirs in zip(read, host.read(seq, 0), strict=True):
+        assert torch.equal(ours[0].transpose(0, 1).cpu(), theirs)
+
+
+@pytest.mark.parametrize("sink_pages", [0, 1, 2])
+@pytest.mark.parametrize("pieces", [(1,) * 200, (500, 1, 1, 77), (63, 1, 64, 65, 200), (40, 2)])
+def test_batches_sinks_and_padding(sink_pages, pieces):
+    config = QuashKVCacheConfig(sink_pages=sink_pages, reserve=16)
+    heads, dim, n, dtype = 2, 128, sum(pieces), torch.bfloat16
+    begins = [0, 17, 39]
+    k = torch.cat([rows_like_keys(heads, n, dim, dtype, s) for s in range(3)])
+    v = torch.cat([rows_like_keys(heads, n, dim, dtype, 9 + s) for s in range(3)])
+    store = CudaStore(heads, dim, config, dtype, DEVICE)
+    layer = CudaLayer(store, 3)
+    layer.reserve(n // PAGE + 1)
+    padding = torch.tensor(begins, dtype=torch.int32, device=DEVICE) if pieces[0] >= 40 else None
+    at = 0
+    for count in pieces:
+        piece = slice(at, at + count)
+        store.append(layer, k[:, :, piece].to(DEVICE), v[:, :, piece].to(DEVICE),
+                     padding if at == 0 else None)
+        at += count
+    read_k, read_v = store.read(layer, n, torch.float32, padding)
+    host = config.make_store(1, heads, dim, dtype)
+    for row in range(3):
+        begin = begins[row] if padding is not None else 0
+        seq = host.create()
+        host.append(seq, 0, k[row, :, begin:].transpose(0, 1), v[row, :, begin:].transpose(0, 1))
+        expected_k, expected_v = host.read(seq, 0)
+        assert torch.equal(read_k[row, :, begin:].transpose(0, 1).cpu(), expected_k)
+        assert torch.equal(read_v[row, :, begin:].transpose(0, 1).cpu(), expected_v)
+        assert not read_k[row, :, :begin].any()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("dim", [64, 128])
+def test_attention_over_a_graph_of_steps(bits, dim):
+    """Steps replayed from one graph give the attention of what is then stored."""
+    config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, reserve=16)
+    heads, groups, batch, start, steps = 2, 4, 2, 300, 150
+    store = CudaStore(heads, dim, config, torch.bfloat16, DEVICE)
+    layer = CudaLayer(store, batch)
+    layer.reserve(8)
+    make = lambda *shape: torch.randn(shape, device=DEVICE).bfloat16()
+    store.append(layer, make(batch, heads, start, dim), make(batch, heads, start, dim))
+    k, v = make(batch, heads, 1, dim), make(batch, heads, 1, dim)
+    q = make(batch, heads * groups, dim)
+    store.attend(layer, q)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        store.append(layer, k, v)
+        out, lse = store.attend(layer, q, return_lse=True)
+    for step in range(steps):
+        for tensor in (k, v, q):
+            tensor.normal_()
+        graph.replay()
+        if step % 29 and step < steps - 1:
+            continue
+        keys, values = (x.double().repeat_interleave(groups, 1)
+                        for x in store.read(layer, start + step + 1, torch.float32))
+        scores = torch.einsum("bhd,bhtd->bht", q.double(), keys) / math.sqrt(dim)
+        expected = torch.einsum("bht,bhtd->bhd", scores.softmax(-1), values)
+        assert (out.double() - expected).norm() < 4e-3 * expected.norm()
+        assert (lse.double() - scores.logsumexp(-1)).abs().max() < 2e-3
+    assert not layer.flags.any()
+    assert layer.num_pages.tolist() == [(start + steps - PAGE - 16) // PAGE] * batch
+
+
+def test_full_pages_are_reported():
+    config = QuashKVCacheConfig(sink_pages=0)
+    store = CudaStore(1, 64, config, torch.bfloat16, DEVICE)
+    layer = CudaLayer(store, 1)
+    layer.reserve(1)
+    x = torch.randn(1, 1, 300, 64, device=DEVICE).bfloat16()
+    store.append(layer, x, x)
+    assert layer.flags[-1] == 1 and layer.num_pages[0] == 1
+
+
+@pytest.mark.parametrize("options", [{"key_bits": 2.5}, {"k_quantizer": "tq_prod"},
+                                     {"rotation": "dense"}])
+def test_what_the_kernels_do_not_take(options):
+    with pytest.raises(UnsupportedError, match="GPU"):
+        CudaStore(1, 128, dataclasses.replace(QuashKVCacheConfig(), **options), torch.bfloat16,
+                  DEVICE)
+    with pytest.raises(UnsupportedError, match="head_dim is 96"):
+        CudaStore(1, 96, QuashKVCacheConfig(), torch.bfloat16, DEVICE)
