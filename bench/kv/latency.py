@@ -3,8 +3,8 @@
     python3 bench/kv/latency.py --out /tmp/kv
 
 One token of one sequence, --q-heads and --kv-heads of --dim. torch reads float32
-and bfloat16 tensors, with its grouped heads and with keys and values repeated
-beforehand, whichever is faster. Every round times each contender --calls times and
+and bfloat16 tensors, whichever way is fastest: with enable_gqa, with keys and values
+repeated beforehand, and with the heads of a group as query rows of one KV head. Every round times each contender --calls times and
 begins with another one; ratios are of medians over rounds. Run it on an idle
 machine: it prints the load.
 """
@@ -28,14 +28,18 @@ def packed(arguments, tokens, bits, k, v):
     return lambda: store.attend(0, [seq], q), store.stats().total_bytes
 
 
-def sdpa(arguments, dtype, repeated, k, v):
+WAYS = ("enable_gqa", "repeated", "as rows")
+
+
+def sdpa(arguments, dtype, way, k, v):
     group = arguments.q_heads // arguments.kv_heads
     k, v = (x.to(dtype).transpose(0, 1)[None].contiguous() for x in (k, v))
-    if repeated:
+    if way == "repeated":
         k, v = (x.repeat_interleave(group, 1) for x in (k, v))
-    q = torch.randn(1, arguments.q_heads, 1, arguments.dim, dtype=dtype)
+    shape = (arguments.kv_heads, group) if way == "as rows" else (arguments.q_heads, 1)
+    q = torch.randn(1, *shape, arguments.dim, dtype=dtype)
     return lambda: torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, enable_gqa=not repeated)
+        q, k, v, enable_gqa=way == "enable_gqa")
 
 
 def medians(contenders, arguments):
@@ -73,15 +77,15 @@ def main():
         for bits in arguments.bits:
             contenders[f"{bits:g}-bit"], _ = packed(arguments, tokens, bits, k, v)
         for dtype in (torch.float32, torch.bfloat16):
-            for repeated in (False, True):
-                name = f"{str(dtype).removeprefix('torch.')}{', repeated' if repeated else ''}"
-                contenders[name] = sdpa(arguments, dtype, repeated, k, v)
+            for way in WAYS:
+                name = f"{str(dtype).removeprefix('torch.')}, {way}"
+                contenders[name] = sdpa(arguments, dtype, way, k, v)
         results[tokens] = medians(contenders, arguments)
         kv_bench.progress(f"{tokens} tokens: " + ", ".join(
             f"{name} {value:.0f}" for name, value in results[tokens].items()))
     rows = []
     for tokens, one in results.items():
-        best = {dtype: min(one[dtype], one[f"{dtype}, repeated"])
+        best = {dtype: min(one[f"{dtype}, {way}"] for way in WAYS)
                 for dtype in ("float32", "bfloat16")}
         row = [f"{tokens:,}", f"{best['float32']:,.0f}", f"{best['bfloat16']:,.0f}"]
         for bits in arguments.bits:
