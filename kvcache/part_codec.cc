@@ -125,7 +125,8 @@ void PartCodec::Seal(const float* x, size_t n, uint8_t* head_page, uint16_t* mea
     const float scale = FromF16(*mean_scale);
     for (size_t j = 0; j < dim; ++j) {
       const double steps = scale > 0 ? std::nearbyint(sums[j] / scale) : 0.0;
-      mean[j] = static_cast<int8_t>(std::clamp(steps, -127.0, 127.0));
+      // Not std::clamp(): restored tokens may be anything, NaN too, which fmin() leaves out.
+      mean[j] = static_cast<int8_t>(std::fmax(std::fmin(steps, 127.0), -127.0));
     }
     // The residual is that of the mean as stored, so its rounding costs nothing.
     for (size_t t = 0; t < n; ++t) {
