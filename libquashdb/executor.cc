@@ -25,10 +25,10 @@ size_t ThreadsFor(size_t threads, uint64_t bytes) {
 Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, const float* queries,
                     size_t nq, const SearchPlan& plan, size_t threads,
                     std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
-  // A GPU reads its planes once a tile, whoever asks.
+  // A GPU takes large tiles one after the other, each with all threads.
   const bool on_gpu = snapshot.gpu != nullptr;
-  const bool over_queries = on_gpu ? nq > kMaxTileQueries : nq >= threads;
-  const size_t share = over_queries && !on_gpu ? (nq + threads - 1) / threads : nq;
+  const bool over_queries = !on_gpu && nq >= threads;
+  const size_t share = over_queries ? (nq + threads - 1) / threads : nq;
   const size_t tile = std::clamp<size_t>(share, 1, on_gpu ? kMaxTileQueries : kTileQueries);
   const size_t tiles = (nq + tile - 1) / tile;
   std::vector<StagedCounts> tile_counts(tiles);

@@ -20,7 +20,7 @@ struct StagedCounts {
 };
 
 // Queries of one tile at most.
-inline constexpr size_t kMaxTileQueries = 32;
+inline constexpr size_t kMaxTileQueries = 128;
 
 // Answers nq queries with shared passes over the planes.
 //   queries  [nq, dim], nq <= kMaxTileQueries

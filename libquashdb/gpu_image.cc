@@ -7,8 +7,8 @@
 namespace quash {
 namespace {
 
-// Passes at a time: one copies results and one is being scanned, with a spare.
-constexpr int kPasses = 4;
+// Passes at a time: while some are on the device, others are prepared or finished.
+constexpr int kPasses = 8;
 
 Status GpuError(const char* what, const char* error) {
   return Error(QUASH_INTERNAL, "GPU: {} failed: {}", what, error);

@@ -6,6 +6,8 @@
 #include <limits>
 #include <utility>
 
+#include "libquashdb/executor_parallel.h"
+
 namespace quash {
 namespace {
 
@@ -99,7 +101,7 @@ Status GpuScan::Launch(std::span<const PreparedQuery> queries,
   const size_t list = size_t{nq} * capacity_;
   const std::pair<cuda::Buffer*, size_t> on_device[] = {
       {&pass_.input, bytes},
-      {&pass_.sample, size_t{nq} * 2 * sample_blocks * kBlockRows * sizeof(float) + 1},
+      {&pass_.sample, cuda::ScanSampleFloats(nq, sample_blocks) * sizeof(float) + 1},
       {&pass_.limits, nq * 2 * sizeof(float)},
       {&pass_.counts, nq * sizeof(uint32_t)},
       {&pass_.kept_counts, nq * sizeof(uint32_t)},
@@ -159,6 +161,7 @@ Status GpuScan::Launch(std::span<const PreparedQuery> queries,
                                        cuda::TierType::kFloat16, cuda::TierType::kFloat32};
   cuda::FinishArgs finish{.segments = args.segments,
                           .num_segments = args.num_segments,
+                          .num_blocks = args.num_blocks,
                           .dim = args.dim,
                           .bits = snapshot_.quantizer->layout().bits,
                           .nq = nq,
@@ -207,7 +210,7 @@ void GpuScan::PushFound(size_t q, const PreparedQuery& query, CandidateSet* set)
 }
 
 Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& widths, size_t k,
-                     std::span<CandidateSet> sets, uint64_t* bytes) {
+                     std::span<CandidateSet> sets, size_t threads, uint64_t* bytes) {
   QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(snapshot_.gpu->device()));
   QUASH_RETURN_IF_GPU_ERROR("opening a stream", pass_.stream.Open());
   if (has_filter_) QUASH_RETURN_IF_ERROR(UploadMasks());
@@ -236,7 +239,11 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
   QUASH_RETURN_IF_ERROR(Launch(queries, scan, sample_blocks));
   const auto* summaries = pass_.summaries.as<cuda::ScanSummary>();
   summaries_.assign(summaries, summaries + queries.size());
-  for (size_t q = 0; q < queries.size(); ++q) PushFound(q, queries[q], &sets[q]);
+  QUASH_RETURN_IF_ERROR(
+      ParallelFor(queries.size(), queries.size() >= 4 ? threads : 1, [&](size_t q) {
+        PushFound(q, queries[q], &sets[q]);
+        return Status();
+      }));
   const size_t row_bytes = sizeof(float) * (snapshot_.spec->metric == QUASH_METRIC_L2 ? 2 : 1);
   *bytes += view_->num_blocks *
             (cuda::ScanPlaneBytes(snapshot_.spec->dim) + kBlockRows * row_bytes + sizeof(uint32_t));

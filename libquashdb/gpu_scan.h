@@ -31,9 +31,10 @@ class GpuScan {
   // Pushes survivors to each query's set, all that CandidateSet::Covers() asks for
   // in most cases: Check() tells after Finish().
   //   queries, sets  [nq], nq <= kGpuTileQueries, prepared and reset
+  //   threads        for what the host does
   //   bytes          added to: bytes of codes and scales read
   Status Scan(std::span<const PreparedQuery> queries, const Widths& widths, size_t k,
-              std::span<CandidateSet> sets, uint64_t* bytes);
+              std::span<CandidateSet> sets, size_t threads, uint64_t* bytes);
 
   // Whether query q's set has what it needs. If not, Repeat() scans for it alone,
   // for just the rows that its set asked for: `set` is to be reset first.

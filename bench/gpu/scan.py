@@ -63,7 +63,7 @@ def main():
     parser.add_argument("--library", required=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[1000000, 10000000])
     parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8, 16, 32, 256, 1024])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64, 256, 1024])
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=11)
@@ -79,8 +79,8 @@ def main():
         plane_bytes = rows * ((arguments.dim + 127) // 128 * 16 + 4)
         for batch in arguments.batches:
             queries = torch.randn(batch, arguments.dim, device="cuda", dtype=torch.bfloat16)
-            passes = -(-batch // 32)
-            ours, kept = scan(library, rows, arguments.dim, min(batch, 32), arguments)
+            passes = -(-batch // 128)
+            ours, kept = scan(library, rows, arguments.dim, min(batch, 128), arguments)
             theirs = timed(lambda: torch_search(base, queries, arguments.k),
                            3 if batch > 32 else arguments.rounds)
             results.append({"rows": rows, "batch": batch, "scan_us": ours * passes,

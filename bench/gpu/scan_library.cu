@@ -58,7 +58,7 @@ extern "C" const char* quash_gpu_scan_bench(uint64_t rows, uint32_t dim, uint32_
   reserve(&masks, rows / 8);
   reserve(&tier, rows * dim * 2);
   reserve(&segments, num_segments * sizeof(ScanSegment));
-  reserve(&sample, size_t{nq} * 2 * 2048 * 32 * sizeof(float));
+  reserve(&sample, ScanSampleFloats(nq, 2048) * sizeof(float));
   reserve(&limits, nq * 8);
   reserve(&counts, nq * 4);
   reserve(&candidates, size_t{nq} * kCapacity * 16);
@@ -146,6 +146,7 @@ extern "C" const char* quash_gpu_scan_bench(uint64_t rows, uint32_t dim, uint32_
   FinishArgs finish{};
   finish.segments = args.segments;
   finish.num_segments = num_segments;
+  finish.num_blocks = args.num_blocks;
   finish.dim = dim;
   finish.bits = 1;
   finish.nq = nq;

@@ -1,19 +1,21 @@
-// The plane scan: bits of 32 rows against 8 to 32 queries in one product.
+// The plane scan for many queries: bits of 32 rows, as bytes, against 8 to 32
+// queries in one product.
 #include <cuda_runtime.h>
 
 #include <cmath>
 #include <cstring>
 
 #include "kernels/cuda/scan.h"
+#include "kernels/cuda/scan_bits.cuh"
 #include "kernels/cuda/scan_layout.cuh"
 #include "kernels/cuda/scan_limits.cuh"
+#include "kernels/cuda/scan_walk.cuh"
 
 namespace quash::cuda {
 namespace {
 
-constexpr uint32_t kWarps = 8;
-constexpr uint32_t kThreads = kWarps * 32;
-constexpr uint32_t kDepth = 4;  // loads that a lane keeps in flight, of 16 bytes each
+constexpr uint32_t kBitQueries = 4;  // up to so many are scanned by their bits
+constexpr uint32_t kDepth = 4;       // loads that a lane keeps in flight, of 16 bytes each
 
 __device__ void MultiplyAdd(int (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
                             uint2 b) {
@@ -43,31 +45,25 @@ struct Epilogue {
   float test_add;
   float test_limit;
   float inverse_gain;
-  float gain;
-  float mul;
-  float add;
-  float offset;
-  float margin;
+  ScanQuery query;
   float key_limit;
   float estimate_limit;
   float unused;
 };
+static_assert(sizeof(Epilogue) % sizeof(float4) == 0);
 
 __device__ Epilogue MakeEpilogue(const ScanQuery& query, float key_limit, float estimate_limit) {
   Epilogue made = {};
-  made.gain = query.gain;
-  made.mul = query.mul;
-  made.add = query.add;
-  made.offset = static_cast<float>(query.offset);
-  made.margin = query.key_margin;
+  made.query = query;
   made.key_limit = key_limit;
   made.estimate_limit = estimate_limit;
   made.test_mul = 0.5f * query.mul;
-  const float add = query.mul * made.offset + query.add + query.key_margin;
+  const auto offset = static_cast<float>(query.offset);
+  const float add = query.mul * offset + query.add + query.key_margin;
   // Rounding: of the product with the base, which is less than two units of the sum,
   // and of everything else.
   const float slop = 2 * fabsf(query.mul) +
-                     1e-5f * (fabsf(query.mul) * made.offset + fabsf(query.add) + query.key_margin);
+                     1e-5f * (fabsf(query.mul) * offset + fabsf(query.add) + query.key_margin);
   made.test_add = add - kSumBaseValue * made.test_mul + slop;
   made.test_limit = fminf(key_limit, estimate_limit) / query.gain;
   made.inverse_gain = 1 / query.gain;
@@ -77,113 +73,6 @@ __device__ Epilogue MakeEpilogue(const ScanQuery& query, float key_limit, float 
   }
   return made;
 }
-
-struct Estimate {
-  float sums;  // an integer
-  float estimate;
-  float key;
-};
-
-// In the order of operations of the search on the CPU, nothing contracted.
-__device__ Estimate MakeEstimate(const Epilogue& query, int sum, float scale, float norm_sq) {
-  Estimate made;
-  made.sums = fmaf(0.5f, static_cast<float>(sum - kSumBase), query.offset);  // exact
-  const float dot = __fadd_rn(__fmul_rn(query.mul, made.sums), query.add);
-  const float unit = __fmul_rn(query.gain, scale);
-  made.estimate = __fsub_rn(__fmul_rn(unit, dot), norm_sq);
-  made.key = __fadd_rn(made.estimate, __fmul_rn(query.margin, unit));
-  return made;
-}
-
-constexpr uint32_t kNoBlock = ~0u;
-
-// One lane's share of 32 rows by a chunk, with what their epilogue needs.
-struct Fetched {
-  uint4 words;
-  float scale;  // of row `lane`, with the last chunk of a block only
-  float norm_sq;
-  uint32_t mask;
-  uint32_t block;
-};
-
-// Walks the blocks of a warp: first, first + kWarps, ... before `end`, each
-// `stride` blocks apart in the collection.
-class Walker {
- public:
-  __device__ Walker(const ScanArgs& args, uint32_t first, uint32_t end, uint32_t stride)
-      : args_(args), index_(first), end_(end), stride_(stride), lane_(threadIdx.x % 32) {
-    chunks_ = Chunks(args.dim);
-    if (index_ < end_) {
-      segment_ = SegmentOfBlock(args.segments, args.num_segments, index_ * stride);
-      EnterSegment();
-      EnterBlock();
-    }
-  }
-
-  __device__ bool done() const { return index_ >= end_; }
-
-  // The words of this lane in the next block, null after the last; what the epilogue
-  // needs goes to `head`.
-  __device__ const uint4* NextBlock(Fetched* head) {
-    if (index_ >= end_) {
-      head->block = kNoBlock;
-      return nullptr;
-    }
-    const uint32_t row = (block_ - first_block_) * 32 + lane_;
-    head->scale = __ldcs(scale_ + row);
-    head->norm_sq = norm_sq_ == nullptr ? 0 : __ldcs(norm_sq_ + row);
-    head->mask = __ldg(args_.masks + block_);
-    head->block = block_;
-    const uint4* words = words_;
-    index_ += kWarps;
-    if (index_ < end_) EnterBlock();
-    return words;
-  }
-
-  __device__ Fetched Next() {
-    Fetched fetched;
-    fetched.words = __ldcs(words_);
-    words_ += 32;
-    if (++chunk_ == chunks_) {
-      const uint32_t local = block_ - first_block_;
-      fetched.scale = __ldcs(scale_ + local * 32 + lane_);
-      fetched.norm_sq = norm_sq_ == nullptr ? 0 : __ldcs(norm_sq_ + local * 32 + lane_);
-      fetched.mask = args_.masks[block_];
-      fetched.block = block_;
-      index_ += kWarps;
-      if (index_ < end_) EnterBlock();
-    }
-    return fetched;
-  }
-
- private:
-  __device__ void EnterSegment() {
-    const ScanSegment& segment = args_.segments[segment_];
-    plane_ = reinterpret_cast<const uint4*>(segment.plane1);
-    scale_ = segment.scale1;
-    norm_sq_ = segment.norm_sq;
-    first_block_ = segment.first_block;
-    last_block_ = segment.first_block + segment.blocks;
-  }
-
-  __device__ void EnterBlock() {
-    block_ = index_ * stride_;
-    while (block_ >= last_block_) {
-      ++segment_;
-      EnterSegment();
-    }
-    words_ = plane_ + (size_t{block_ - first_block_} * chunks_) * 32 + lane_;
-    chunk_ = 0;
-  }
-
-  const ScanArgs& args_;
-  uint32_t index_, end_, stride_, lane_;
-  uint32_t chunks_, chunk_ = 0, segment_ = 0, block_ = 0, first_block_ = 0, last_block_ = 0;
-  const uint4* plane_ = nullptr;
-  const uint4* words_ = nullptr;
-  const float* scale_ = nullptr;
-  const float* norm_sq_ = nullptr;
-};
 
 template <uint32_t kTiles>
 __device__ void MultiplyChunk(const uint4& words, const uint2* weights, int (&sums)[kTiles][2][4]) {
@@ -214,48 +103,41 @@ __device__ void ClearSums(int (&sums)[kTiles][2][4]) {
   }
 }
 
-// The sums of 32 rows and a tile of queries, in full: rows that reach a limit to the
-// lists, or all to the sample. A function of its own, for it is long and rarely run.
-//   out       candidates of `size` each, or the sample of `size` blocks
-//   position  of the block in the sample
-template <bool kSample>
-__device__ __noinline__ void Emit(void* out, uint32_t* counts, uint32_t size,
-                                  const Epilogue* epilogues, uint32_t first_query, uint32_t nq,
-                                  uint32_t block, uint32_t position, uint32_t mask, float own_scale,
-                                  float own_norm_sq, int4 upper, int4 lower) {
-  const uint32_t lane = threadIdx.x % 32;
-  const int sums[2][4] = {{upper.x, upper.y, upper.z, upper.w},
-                          {lower.x, lower.y, lower.z, lower.w}};
-#pragma unroll
-  for (uint32_t i = 0; i < 8; ++i) {
-    const uint32_t column = i / 4, j = i % 4, row = lane / 4 + 8 * j;
-    const float scale = __shfl_sync(~0u, own_scale, row);
-    const float norm_sq = __shfl_sync(~0u, own_norm_sq, row);
-    const Epilogue& query = epilogues[lane % 4 * 2 + column];
-    const uint32_t q = first_query + lane % 4 * 2 + column;
-    const Estimate made = MakeEstimate(query, sums[j / 2][j % 2 * 2 + column], scale, norm_sq);
-    const bool masked = mask >> row & 1;
-    if constexpr (kSample) {
-      if (q < nq) {
-        float* sample = static_cast<float*>(out) + size_t{q} * 2 * size * 32;
-        sample[position * 32 + row] = masked ? made.key : -INFINITY;
-        sample[(size + position) * 32 + row] = masked ? made.estimate : -INFINITY;
-      }
-    } else if (masked && (made.key >= query.key_limit || made.estimate >= query.estimate_limit)) {
-      const uint32_t at = atomicAdd(counts + q, 1u);
-      if (at < size) {
-        static_cast<uint4*>(out)[size_t{q} * size + at] = {
-            block * 32 + row, static_cast<uint32_t>(made.sums), __float_as_uint(made.estimate),
-            __float_as_uint(made.key)};
-      }
+// A row that may reach a query's limit.
+struct Contender {
+  uint32_t row;
+  int32_t query_and_sum;  // the query of the thread block in the lower 8 bits
+  float scale;
+  float norm_sq;
+};
+
+// Contenders of one warp, until there are enough for all of its lanes.
+struct Queue {
+  static constexpr uint32_t kRoom = 64;
+  Contender* places;  // shared memory, [kRoom]
+  uint32_t size = 0;
+};
+
+// In full: rows that reach a limit go to the lists. A function of its own, so that
+// the loop stays short.
+__device__ __noinline__ void Drain(const ScanArgs& args, const Epilogue* epilogues,
+                                   uint32_t first_query, const Contender* places, uint32_t size) {
+  for (uint32_t i = threadIdx.x % 32; i < size; i += 32) {
+    const Contender one = places[i];
+    const uint32_t q = one.query_and_sum & 0xff;
+    const Epilogue& query = epilogues[q];
+    const Estimate made = MakeEstimate(query.query, one.query_and_sum >> 8, one.scale, one.norm_sq);
+    if (made.key >= query.key_limit || made.estimate >= query.estimate_limit) {
+      List(args, first_query + q, one.row, made);
     }
   }
+  __syncwarp();
 }
 
-// Bounds keys from the sums; what may reach a limit goes on to Emit().
-template <uint32_t kTiles, bool kSample>
+// Bounds keys from the sums; what may reach a limit is queued.
+template <uint32_t kTiles>
 __device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
-                       const Fetched& fetched, uint32_t stride, const int (&sums)[kTiles][2][4]) {
+                       const Fetched& fetched, const int (&sums)[kTiles][2][4], Queue* queue) {
   const uint32_t lane = threadIdx.x % 32;
   const float own_inverse = 1 / fetched.scale;
   const float own_shift = fetched.norm_sq * own_inverse;
@@ -267,41 +149,52 @@ __device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogu
   }
 #pragma unroll
   for (uint32_t tile = 0; tile < kTiles; ++tile) {
-    bool may_reach = kSample;
-    if constexpr (!kSample) {
+    uint32_t reach = 0;  // bit 4 * column + j
 #pragma unroll
-      for (uint32_t column = 0; column < 2; ++column) {
-        const float4 test = *reinterpret_cast<const float4*>(epilogues + tile * kTileQueries +
-                                                             lane % 4 * 2 + column);
+    for (uint32_t column = 0; column < 2; ++column) {
+      const float4 test =
+          *reinterpret_cast<const float4*>(epilogues + tile * kTileQueries + lane % 4 * 2 + column);
 #pragma unroll
-        for (uint32_t j = 0; j < 4; ++j) {
-          const float bound =
-              fmaf(__int_as_float(sums[tile][j / 2][j % 2 * 2 + column]), test.x, test.y);
-          const float limit = fmaf(test.z, inverse[j], test.w * shift[j]);
-          // Not a number where a zero row meets a limit of zero: that passes.
-          may_reach |= !(bound < limit);
-        }
+      for (uint32_t j = 0; j < 4; ++j) {
+        const float bound =
+            fmaf(__int_as_float(sums[tile][j / 2][j % 2 * 2 + column]), test.x, test.y);
+        const float limit = fmaf(test.z, inverse[j], test.w * shift[j]);
+        // Not a number where a zero row meets a limit of zero: that passes.
+        if (!(bound < limit)) reach |= 1 << (4 * column + j);
       }
     }
-    if (__any_sync(~0u, may_reach)) {
-      const auto& own = sums[tile];
-      Emit<kSample>(kSample ? static_cast<void*>(args.sample) : args.candidates, args.counts,
-                    kSample ? args.sample_blocks : args.capacity, epilogues + tile * kTileQueries,
-                    first_query + tile * kTileQueries, args.nq, fetched.block,
-                    kSample ? fetched.block / stride : 0, fetched.mask, fetched.scale,
-                    fetched.norm_sq, make_int4(own[0][0], own[0][1], own[0][2], own[0][3]),
-                    make_int4(own[1][0], own[1][1], own[1][2], own[1][3]));
+    if (!__any_sync(~0u, reach != 0)) continue;
+#pragma unroll
+    for (uint32_t i = 0; i < 8; ++i) {
+      const uint32_t column = i / 4, j = i % 4, row = lane / 4 + 8 * j;
+      const bool mine = (reach >> i & 1) != 0 && (fetched.mask >> row & 1) != 0;
+      const uint32_t votes = __ballot_sync(~0u, mine);
+      if (votes == 0) continue;
+      const float scale = __shfl_sync(~0u, fetched.scale, row);
+      const float norm_sq = __shfl_sync(~0u, fetched.norm_sq, row);
+      if (mine) {
+        const int sum = (sums[tile][j / 2][j % 2 * 2 + column] - kSumBase) / 2;  // even
+        const uint32_t q = tile * kTileQueries + lane % 4 * 2 + column;
+        queue->places[queue->size + __popc(votes & ((1u << lane) - 1))] = {
+            fetched.block * 32 + row, sum * 256 + static_cast<int>(q), scale, norm_sq};
+      }
+      queue->size += __popc(votes);
+      if (queue->size > Queue::kRoom - 32) {
+        __syncwarp();
+        Drain(args, epilogues, first_query, queue->places, queue->size);
+        queue->size = 0;
+      }
     }
   }
 }
 
 // The blocks of a warp with a chunk count known to the compiler: whole blocks are
 // fetched ahead, each chunk's successor as soon as it is used.
-template <uint32_t kChunks, uint32_t kTiles, bool kSample>
+template <uint32_t kChunks, uint32_t kTiles>
 __device__ void ScanBlocks(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
-                           const uint2* weights, uint32_t begin, uint32_t end, uint32_t stride) {
+                           const uint2* weights, uint32_t begin, uint32_t end, Queue* queue) {
   constexpr uint32_t kAhead = kTiles > 1 ? 1 : kChunks == 1 ? 4 : kChunks <= 3 ? 2 : 1;
-  Walker walker(args, begin, end, stride);
+  Walker walker(args, begin, end, 1, threadIdx.x % 32);
   Fetched heads[kAhead];  // `words` unused
   uint4 words[kAhead][kChunks];
   const uint4* next = nullptr;
@@ -325,18 +218,18 @@ __device__ void ScanBlocks(const ScanArgs& args, uint32_t first_query, const Epi
         MultiplyChunk<kTiles>(words[slot][c], weights + c * kSteps * kTiles * 32, sums);
         if (next != nullptr) words[slot][c] = __ldcs(next + c * 32);
       }
-      Finish<kTiles, kSample>(args, first_query, epilogues, head, stride, sums);
+      Finish<kTiles>(args, first_query, epilogues, head, sums, queue);
     }
   }
 }
 
 // Any number of chunks: kDepth of them are fetched ahead.
-template <uint32_t kTiles, bool kSample>
+template <uint32_t kTiles>
 __device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
                                    const Epilogue* epilogues, const uint2* weights, uint32_t begin,
-                                   uint32_t end, uint32_t stride) {
+                                   uint32_t end, Queue* queue) {
   const uint32_t chunks = Chunks(args.dim);
-  Walker walker(args, begin, end, stride);
+  Walker walker(args, begin, end, 1, threadIdx.x % 32);
   Fetched ring[kDepth];
   uint32_t items = 0;  // fetched and not used yet
 #pragma unroll
@@ -361,7 +254,7 @@ __device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
       }
       MultiplyChunk<kTiles>(fetched.words, weights + chunk * kSteps * kTiles * 32, sums);
       if (++chunk == chunks) {
-        Finish<kTiles, kSample>(args, first_query, epilogues, fetched, stride, sums);
+        Finish<kTiles>(args, first_query, epilogues, fetched, sums, queue);
         ClearSums(sums);
         chunk = 0;
       }
@@ -370,7 +263,7 @@ __device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
 }
 
 // blockIdx.y: kTiles * 8 queries. Each block has an equal stretch of blocks.
-template <uint32_t kChunks, uint32_t kTiles, bool kSample>
+template <uint32_t kChunks, uint32_t kTiles>
 __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
     Scan(ScanArgs args) {
   extern __shared__ uint4 shared[];
@@ -379,15 +272,15 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
   const uint32_t first_tile = blockIdx.y * kTiles;
   const uint32_t first_query = first_tile * kTileQueries;
   auto* epilogues = reinterpret_cast<Epilogue*>(shared);
-  auto* weights = reinterpret_cast<uint2*>(epilogues + kTiles * kTileQueries);
+  auto* places = reinterpret_cast<Contender*>(epilogues + kTiles * kTileQueries);
+  auto* weights = reinterpret_cast<uint2*>(places + kWarps * Queue::kRoom);
   for (uint32_t q = threadIdx.x; q < kTiles * kTileQueries; q += kThreads) {
     Epilogue made = {};
     made.test_limit = made.key_limit = made.estimate_limit = INFINITY;
     if (first_query + q < args.nq) {
       const ScanQuery& query = args.queries[first_query + q];
-      made = kSample ? MakeEpilogue(query, INFINITY, INFINITY)
-                     : MakeEpilogue(query, args.limits[2 * (first_query + q)],
-                                    args.limits[2 * (first_query + q) + 1]);
+      made = MakeEpilogue(query, args.limits[2 * (first_query + q)],
+                          args.limits[2 * (first_query + q) + 1]);
     }
     epilogues[q] = made;
   }
@@ -399,122 +292,119 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
   }
   __syncthreads();
 
-  const uint32_t stride = kSample ? args.num_blocks / args.sample_blocks : 1;
-  const uint64_t total = kSample ? args.sample_blocks : args.num_blocks;
+  const uint64_t total = args.num_blocks;
   const auto begin = static_cast<uint32_t>(total * blockIdx.x / gridDim.x) + threadIdx.x / 32;
   const auto end = static_cast<uint32_t>(total * (blockIdx.x + 1) / gridDim.x);
   const uint2* lane_weights = weights + threadIdx.x % 32;
+  Queue queue{places + threadIdx.x / 32 * Queue::kRoom};
   if constexpr (kChunks != 0) {
-    ScanBlocks<kChunks, kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
-                                         stride);
+    ScanBlocks<kChunks, kTiles>(args, first_query, epilogues, lane_weights, begin, end, &queue);
   } else {
-    ScanChunksOfBlocks<kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
-                                        stride);
+    ScanChunksOfBlocks<kTiles>(args, first_query, epilogues, lane_weights, begin, end, &queue);
   }
+  __syncwarp();
+  Drain(args, epilogues, first_query, queue.places, queue.size);
 }
 
-const char* Text(cudaError_t error) {
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-template <uint32_t kChunks, uint32_t kTiles, bool kSample>
+template <uint32_t kChunks, uint32_t kTiles>
 const char* LaunchKernel(const ScanArgs& args, CUstream_st* stream) {
   const uint32_t chunks = Chunks(args.dim);
   const size_t shared =
-      kTiles * (kTileQueries * sizeof(Epilogue) + size_t{chunks} * kSteps * 32 * sizeof(uint2));
-  const auto kernel = Scan<kChunks, kTiles, kSample>;
-  // Asking takes longer than launching: the answer is kept, by device and size.
-  static thread_local struct {
-    int device = -1;
-    size_t shared = 0;
-    int grid = 0;
-  } known;
-  int device = 0;
-  cudaGetDevice(&device);
-  if (known.device != device || known.shared != shared) {
-    int processors = 0, resident = 0;
-    const char* error = Text(cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
-    if (error != nullptr) return error;
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    error =
-        Text(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared));
-    if (error != nullptr) return error;
-    known = {device, shared, processors * (resident > 0 ? resident : 1)};
-  }
+      kTiles * (kTileQueries * sizeof(Epilogue) + size_t{chunks} * kSteps * 32 * sizeof(uint2)) +
+      kWarps * Queue::kRoom * sizeof(Contender);
+  const auto kernel = Scan<kChunks, kTiles>;
+  static thread_local Residency residency;
+  if (const char* error = residency.Find(kernel, shared); error != nullptr) return error;
   const uint32_t tiles = (args.nq + kTileQueries - 1) / kTileQueries;
   const uint32_t groups = (tiles + kTiles - 1) / kTiles;
-  const uint32_t blocks = kSample ? args.sample_blocks : args.num_blocks;
-  auto grid = static_cast<uint32_t>(known.grid);
-  if (grid > (blocks + kWarps - 1) / kWarps) grid = (blocks + kWarps - 1) / kWarps;
+  const uint32_t grid = min(residency.blocks, (args.num_blocks + kWarps - 1) / kWarps);
   kernel<<<dim3(grid, groups), kThreads, shared, stream>>>(args);
   return Text(cudaGetLastError());
 }
 
 // Dimensions that embeddings often have: 128, 256, 384, 512, 768, 1024, 1536.
-template <uint32_t kTiles, bool kSample>
+template <uint32_t kTiles>
 const char* LaunchTiles(const ScanArgs& args, CUstream_st* stream) {
   switch (Chunks(args.dim)) {
     case 1:
-      return LaunchKernel<1, kTiles, kSample>(args, stream);
+      return LaunchKernel<1, kTiles>(args, stream);
     case 2:
-      return LaunchKernel<2, kTiles, kSample>(args, stream);
+      return LaunchKernel<2, kTiles>(args, stream);
     case 3:
-      return LaunchKernel<3, kTiles, kSample>(args, stream);
+      return LaunchKernel<3, kTiles>(args, stream);
     case 4:
-      return LaunchKernel<4, kTiles, kSample>(args, stream);
+      return LaunchKernel<4, kTiles>(args, stream);
     case 6:
-      return LaunchKernel<6, kTiles, kSample>(args, stream);
+      return LaunchKernel<6, kTiles>(args, stream);
     case 8:
-      return LaunchKernel<8, kTiles, kSample>(args, stream);
+      return LaunchKernel<8, kTiles>(args, stream);
     case 12:
-      return LaunchKernel<12, kTiles, kSample>(args, stream);
+      return LaunchKernel<12, kTiles>(args, stream);
     default:
-      return LaunchKernel<0, kTiles, kSample>(args, stream);
+      return LaunchKernel<0, kTiles>(args, stream);
   }
 }
 
-// As many tiles of queries at a time as shared memory holds.
-template <bool kSample>
+// One query by its bits; more by bytes, as many tiles of queries at a time as
+// shared memory holds.
 const char* LaunchPass(const ScanArgs& args, CUstream_st* stream) {
   const uint32_t tiles = (args.nq + kTileQueries - 1) / kTileQueries;
   const uint32_t chunks = Chunks(args.dim);
-  if (kSample) return LaunchKernel<0, 1, kSample>(args, stream);
-  if (tiles > 2 && chunks <= 48) return LaunchTiles<4, kSample>(args, stream);
-  if (tiles > 1 && chunks <= 96) return LaunchTiles<2, kSample>(args, stream);
-  return LaunchTiles<1, kSample>(args, stream);
+  if (args.nq == 1) return LaunchBitScan<1, false>(args, stream);
+  if (args.nq == 2) return LaunchBitScan<2, false>(args, stream);
+  if (args.nq <= kBitQueries) return LaunchBitScan<4, false>(args, stream);
+  if (tiles > 2 && chunks <= 48) return LaunchTiles<4>(args, stream);
+  if (tiles > 1 && chunks <= 96) return LaunchTiles<2>(args, stream);
+  return LaunchTiles<1>(args, stream);
 }
 
 }  // namespace
 
 void PackScanWeights(const int8_t* const* weights, uint32_t nq, size_t dim, uint32_t* out) {
   const uint32_t tiles = (nq + kTileQueries - 1) / kTileQueries;
-  std::memset(out, 0, ScanWeightWords(dim, nq) * sizeof(uint32_t));
+  const uint32_t chunks = ScanChunks(dim);
+  std::memset(out, 0, ScanByteWords(dim, nq) * sizeof(uint32_t));
+  uint32_t* bits = out + ScanByteWords(dim, nq);
   for (uint32_t q = 0; q < nq; ++q) {
-    for (uint32_t j = 0; j < dim; ++j) {
-      const uint32_t chunk = j / kChunkDims, t = j / 32 % 4, byte = j / 8 % 4, bit = j % 8;
-      const uint32_t step = chunk * kSteps + bit / 2;
-      const uint32_t lane = q % kTileQueries * 4 + t;
-      const int weight = bit % 2 == 0 ? 2 * weights[q][j] : weights[q][j];
-      out[WeightWord(step, tiles, q / kTileQueries, lane) + bit % 2] |=
-          static_cast<uint32_t>(static_cast<uint8_t>(weight)) << 8 * byte;
+    for (uint32_t w = 0; w < chunks * 4; ++w) {  // coordinates 32 w .. 32 w + 31
+      alignas(8) int8_t own[32] = {};
+      if (32 * w < dim) std::memcpy(own, weights[q] + 32 * w, min(dim - 32 * w, size_t{32}));
+      const uint32_t lane = q % kTileQueries * 4 + w % 4;
+      for (uint32_t step = 0; step < kSteps; ++step) {
+        uint32_t* word = out + WeightWord(w / 4 * kSteps + step, tiles, q / kTileQueries, lane);
+        for (uint32_t byte = 0; byte < 4; ++byte) {
+          const int8_t* pair = own + 8 * byte + 2 * step;
+          word[0] |= uint32_t{static_cast<uint8_t>(2 * pair[0])} << 8 * byte;
+          word[1] |= uint32_t{static_cast<uint8_t>(pair[1])} << 8 * byte;
+        }
+      }
+      uint64_t eights[4];
+      std::memcpy(eights, own, sizeof(own));
+      for (uint32_t bit = 0; bit < 8; ++bit) {
+        uint32_t word = 0;
+        for (uint32_t byte = 0; byte < 4; ++byte) {  // one bit of eight weights, gathered on top
+          const uint64_t spread = eights[byte] >> bit & 0x0101010101010101;
+          word |= static_cast<uint32_t>(spread * 0x0102040810204080 >> 56) << 8 * byte;
+        }
+        bits[BitWord(chunks, q, w / 4, 4 * bit + w % 4)] = word;
+      }
     }
   }
 }
 
 const char* LaunchScan(const ScanArgs& args, CUstream_st* stream) {
-  if (args.nq == 0 || args.nq > kScanQueries) return "a scan takes 1 to 32 queries";
+  if (args.nq == 0 || args.nq > kScanQueries) return "a scan takes 1 to 128 queries";
   if (args.dim == 0 || args.dim > kScanDimMax) return "a scan takes dimensions up to 16384";
   if (args.num_blocks == 0) return nullptr;
   if (args.sample_blocks != 0) {
-    const char* error = LaunchPass<true>(args, stream);
+    const char* error = LaunchBitScan<4, true>(args, stream);
     if (error != nullptr) return error;
     SelectLimits<<<dim3(args.nq, 2), kSelectThreads, 0, stream>>>(args);
   } else {
     KnownLimits<<<1, args.nq, 0, stream>>>(args);
   }
   const char* error = Text(cudaGetLastError());
-  if (error == nullptr) error = LaunchPass<false>(args, stream);
+  if (error == nullptr) error = LaunchPass(args, stream);
   if (error != nullptr) return error;
   NarrowCandidates<<<args.nq, kSelectThreads, 0, stream>>>(args);
   return Text(cudaGetLastError());

@@ -14,7 +14,7 @@ struct CUstream_st;
 namespace quash::cuda {
 
 // A pass serves so many queries at a time.
-inline constexpr uint32_t kScanQueries = 32;
+inline constexpr uint32_t kScanQueries = 128;
 // Coordinates that a warp multiplies at a time; planes are padded to whole chunks.
 inline constexpr uint32_t kChunkDims = 128;
 
@@ -88,7 +88,7 @@ struct ScanArgs {
   const ScanQuery* queries;  // [nq]
   const uint32_t* weights;   // of PackScanWeights()
   uint32_t sample_blocks;    // 0: none, limits are those of the queries
-  float* sample;             // [nq][2][sample_blocks * 32], scratch
+  float* sample;             // ScanSampleFloats(), scratch
   float* limits;             // [nq][2] out: key and estimate limits used
   uint32_t capacity;         // of each query's candidates
   uint32_t* counts;          // [nq] zero, scratch
@@ -98,9 +98,17 @@ struct ScanArgs {
   uint32_t* kept;            // [nq][capacity][2] out: row, sums; in no order
 };
 
-// Words that PackScanWeights() fills.
-inline constexpr size_t ScanWeightWords(size_t dim, uint32_t nq) {
+// Keys and estimates of sampled rows, and the greatest of every block.
+inline constexpr size_t ScanSampleFloats(uint32_t nq, uint32_t sample_blocks) {
+  return size_t{nq} * 2 * sample_blocks * 33;
+}
+
+// Words that PackScanWeights() fills: bytes, in tiles of eight queries, and bits.
+inline constexpr size_t ScanByteWords(size_t dim, uint32_t nq) {
   return ScanChunks(dim) * 4 * ((nq + 7) / 8) * size_t{64};
+}
+inline constexpr size_t ScanWeightWords(size_t dim, uint32_t nq) {
+  return ScanByteWords(dim, nq) + ScanChunks(dim) * nq * size_t{32};
 }
 // Arranges the weights of queries (kernels/scan.h, PlaneLut) for the scan. Host
 // memory.
@@ -137,6 +145,7 @@ enum class TierType : uint32_t { kNone, kFloat32, kFloat16, kInt8 };
 struct FinishArgs {
   const ScanSegment* segments;
   uint32_t num_segments;
+  uint32_t num_blocks;
   uint32_t dim;
   uint32_t bits;
   uint32_t nq;

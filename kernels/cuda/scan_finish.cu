@@ -46,15 +46,26 @@ __device__ T LaneSum(T value) {
 // kernels/scan.h has it. Addition commutes, so all lanes end with one result.
 template <typename Row, typename Load>
 __device__ float TierSum(const Row* row, const float* vector, uint32_t dim, bool is_l2, Load load) {
+  constexpr uint32_t kBatch = 24;  // loads in flight
   float sum = 0;
-#pragma unroll 8
-  for (uint32_t j = threadIdx.x % kLanes; j < dim; j += kLanes) {
-    const float value = load(__ldg(row + j));
-    if (is_l2) {
-      const float difference = __fsub_rn(value, vector[j]);
-      sum = __fadd_rn(sum, __fmul_rn(difference, difference));
-    } else {
-      sum = __fadd_rn(sum, __fmul_rn(value, vector[j]));
+  for (uint32_t first = threadIdx.x % kLanes; first < dim; first += kBatch * kLanes) {
+    Row values[kBatch];
+#pragma unroll
+    for (uint32_t i = 0; i < kBatch; ++i) {
+      const uint32_t j = first + i * kLanes;
+      values[i] = j < dim ? __ldg(row + j) : Row();
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kBatch; ++i) {
+      const uint32_t j = first + i * kLanes;
+      if (j >= dim) break;
+      const float value = load(values[i]);
+      if (is_l2) {
+        const float difference = __fsub_rn(value, vector[j]);
+        sum = __fadd_rn(sum, __fmul_rn(difference, difference));
+      } else {
+        sum = __fadd_rn(sum, __fmul_rn(value, vector[j]));
+      }
     }
   }
   return LaneSum(sum);
@@ -144,14 +155,26 @@ __global__ void __launch_bounds__(kThreads) FinishCandidates(FinishArgs args) {
   const uint32_t plane_bytes = (args.dim + 15) / 16 * 2;
   const auto* found = reinterpret_cast<const uint2*>(args.candidates) + size_t{q} * args.capacity;
   const uint32_t groups = gridDim.x * (kThreads / kLanes);
-  // All lanes of a warp take part in every round: shuffles need them.
+  // Rows of a round leave together: host memory likes long writes.
+  __shared__ Scored round[kThreads / kLanes];
+  constexpr uint32_t kRoundWords = sizeof(round) / sizeof(uint4);
+  // All threads take part in every round: shuffles need them.
   for (uint32_t base = 0; base < count; base += groups) {
     const uint32_t i = base + blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes;
     const uint2 candidate = found[min(i, count - 1)];
     const uint32_t block = candidate.x / 32;
     const ScanSegment& segment =
-        args.segments[SegmentOfBlock(args.segments, args.num_segments, block)];
+        args.segments[SegmentOfBlock(args.segments, args.num_segments, args.num_blocks, block)];
     const uint32_t local = block - segment.first_block, row = local * 32 + candidate.x % 32;
+    // The lines of the tier's row at once: its sum asks for them one after another.
+    if (args.final_scores && args.tier != TierType::kNone) {
+      constexpr uint32_t kTierBytes[] = {0, 4, 2, 1};
+      const size_t row_bytes = size_t{args.dim} * kTierBytes[static_cast<uint32_t>(args.tier)];
+      const auto* first = static_cast<const uint8_t*>(segment.tier) + row * row_bytes;
+      for (size_t at = threadIdx.x % kLanes * 128; at < row_bytes; at += kLanes * 128) {
+        asm volatile("prefetch.global.L1 [%0];" ::"l"(first + at));
+      }
+    }
     Scored scored;
     scored.row = candidate.x;
     scored.sums = candidate.y;
@@ -175,12 +198,15 @@ __global__ void __launch_bounds__(kThreads) FinishCandidates(FinishArgs args) {
     } else {
       scored.score = TierScore(args, segment, row, args.vectors + size_t{q} * args.dim);
     }
-    if (i < count && threadIdx.x % kLanes == 0) {
-      auto* out = reinterpret_cast<uint4*>(args.scored + size_t{q} * args.capacity + i);
-      const auto* from = reinterpret_cast<const uint4*>(&scored);
-      out[0] = from[0];
-      out[1] = from[1];
+    if (threadIdx.x % kLanes == 0) round[threadIdx.x / kLanes] = scored;
+    __syncthreads();
+    const uint32_t first = base + blockIdx.x * (kThreads / kLanes);
+    static_assert(kRoundWords == 2 * kThreads / kLanes);
+    if (first + threadIdx.x / 2 < count && threadIdx.x < kRoundWords) {
+      auto* out = reinterpret_cast<uint4*>(args.scored + size_t{q} * args.capacity + first);
+      out[threadIdx.x] = reinterpret_cast<const uint4*>(round)[threadIdx.x];
     }
+    __syncthreads();
   }
 }
 
