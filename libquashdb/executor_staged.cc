@@ -81,21 +81,28 @@ class Tile {
 // Queries first .. first + nq of the tile over all segments but some, in addition
 // to what their sets have.
 Status Tile::ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without) {
-  // What a GPU leaves is often little: a thread for so many blocks.
+  // What a GPU leaves is often little: a thread for so many blocks, or else for some
+  // of the queries.
   constexpr uint64_t kBlocksPerThread = 1024;
-  const size_t threads =
-      without == nullptr
-          ? threads_
-          : std::clamp<uint64_t>(matching_.Blocks(without) / kBlocksPerThread, 1, threads_);
+  constexpr size_t kQueriesPerThread = 4;
+  size_t threads = threads_, share = nq;
+  if (without != nullptr) {
+    threads = std::clamp<uint64_t>(matching_.Blocks(without) / kBlocksPerThread, 1, threads_);
+    if (threads == 1) share = std::max((nq + threads_ - 1) / threads_, kQueriesPerThread);
+  }
   const auto parts = matching_.Partition(threads, without);
+  const size_t groups = (nq + share - 1) / share, tasks = parts.size() * groups;
   if (work_.sets.size() < parts.size() * nq_) work_.sets.resize(parts.size() * nq_);
-  std::vector<uint64_t> bytes(parts.size());
-  const std::span<const PreparedQuery> queries(work_.queries.data() + first, nq);
+  std::vector<uint64_t> bytes(tasks);
+  const std::span<const PreparedQuery> queries(work_.queries);
   const std::span<CandidateSet> all_sets(work_.sets);
-  QUASH_RETURN_IF_ERROR(ParallelFor(parts.size(), threads, [&](size_t i) {
-    const std::span<CandidateSet> sets = all_sets.subspan(i * nq_ + first, nq);
-    for (size_t q = 0; i != 0 && q < nq; ++q) Reset(first + q, &sets[q]);
-    return ScanPlanes(snapshot_, matching_, parts[i], queries, widths_.planes, sets, &bytes[i]);
+  QUASH_RETURN_IF_ERROR(ParallelFor(tasks, std::min(tasks, threads_), [&](size_t task) {
+    const size_t part = task / groups, begin = first + task % groups * share;
+    const size_t count = std::min(share, first + nq - begin);
+    const std::span<CandidateSet> sets = all_sets.subspan(part * nq_ + begin, count);
+    for (size_t q = 0; part != 0 && q < count; ++q) Reset(begin + q, &sets[q]);
+    return ScanPlanes(snapshot_, matching_, parts[part], queries.subspan(begin, count),
+                      widths_.planes, sets, &bytes[task]);
   }));
   for (size_t i = 1; i < parts.size(); ++i) {
     for (size_t q = first; q < first + nq; ++q) {
@@ -110,10 +117,11 @@ Status Tile::Scan() {
   counts_->plane_scan.rows_in += nq_ * matching_.count();
   const std::span<const PreparedQuery> queries(work_.queries.data(), nq_);
   for (size_t q = 0; q < nq_; ++q) Reset(q, &work_.sets[q]);
-  gpu_ = GpuScan::Begin(snapshot_, matching_, plan_.filter != nullptr, widths_, &counts_->gpu_note);
+  gpu_ = GpuScan::Begin(snapshot_, matching_, plan_.filter != nullptr, widths_, threads_,
+                        &counts_->gpu_note);
   if (gpu_ == nullptr) return ScanOnCpu(0, nq_, nullptr);
   // The GPU first: few of the other rows compete with what it finds.
-  const Status status = gpu_->Scan(queries, widths_, k_, std::span(work_.sets).first(nq_), threads_,
+  const Status status = gpu_->Scan(queries, widths_, k_, std::span(work_.sets).first(nq_),
                                    &counts_->plane_scan.bytes);
   if (!status.ok()) {
     counts_->gpu_note = status.message();

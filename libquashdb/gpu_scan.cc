@@ -33,7 +33,8 @@ uint32_t SampleRank(size_t wanted, double share) {
 }  // namespace
 
 std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const MatchingRows& matching,
-                                        bool has_filter, const Widths& widths, std::string* note) {
+                                        bool has_filter, const Widths& widths, size_t threads,
+                                        std::string* note) {
   if (snapshot.gpu == nullptr) return nullptr;
   const CodeLayout& layout = snapshot.quantizer->layout();
   if (layout.dim > cuda::kScanDimMax) {
@@ -61,6 +62,7 @@ std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const Matching
   }
   std::unique_ptr<GpuScan> scan(new GpuScan(snapshot, matching, std::move(view)));
   scan->has_filter_ = has_filter;
+  scan->threads_ = threads;
   scan->capacity_ = static_cast<uint32_t>(capacity);
   const bool has_tier = snapshot.spec->rerank != QUASH_RERANK_NONE;
   scan->final_ = scan->view_->level >= (has_tier ? GpuLevel::kTier : GpuLevel::kCodes);
@@ -120,19 +122,20 @@ Status GpuScan::Launch(std::span<const PreparedQuery> queries,
 
   auto* staged = pass_.staged.as<uint8_t>();
   std::memcpy(staged + scan_at, scan.data(), scan.size_bytes());
-  const int8_t* weights[kGpuTileQueries];
-  for (size_t q = 0; q < nq; ++q) {
-    weights[q] = queries[q].lut().weights;
-    reinterpret_cast<int32_t*>(staged + offsets_at)[q] = queries[q].lut().offset;
+  auto* weights = reinterpret_cast<uint32_t*>(staged + weights_at);
+  QUASH_RETURN_IF_ERROR(ParallelFor(nq, nq >= 4 ? threads_ : 1, [&](size_t q) {
+    const PreparedQuery& query = queries[q];
+    cuda::PackScanWeights(query.lut().weights, static_cast<uint32_t>(q), nq, dim, weights);
+    reinterpret_cast<int32_t*>(staged + offsets_at)[q] = query.lut().offset;
     if (has_tier) {
-      std::memcpy(staged + vectors_at + q * dim * sizeof(float), queries[q].vector(),
+      std::memcpy(staged + vectors_at + q * dim * sizeof(float), query.vector(),
                   dim * sizeof(float));
     } else {
-      std::memcpy(staged + values_at + q * padded * sizeof(int16_t), queries[q].levels().values,
+      std::memcpy(staged + values_at + q * padded * sizeof(int16_t), query.levels().values,
                   padded * sizeof(int16_t));
     }
-  }
-  cuda::PackScanWeights(weights, nq, dim, reinterpret_cast<uint32_t*>(staged + weights_at));
+    return Status();
+  }));
   auto* input = pass_.input.as<uint8_t>();
   QUASH_RETURN_IF_GPU_ERROR("uploading", pass_.stream.Upload(staged, bytes, input));
   QUASH_RETURN_IF_GPU_ERROR("clearing",
@@ -210,7 +213,7 @@ void GpuScan::PushFound(size_t q, const PreparedQuery& query, CandidateSet* set)
 }
 
 Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& widths, size_t k,
-                     std::span<CandidateSet> sets, size_t threads, uint64_t* bytes) {
+                     std::span<CandidateSet> sets, uint64_t* bytes) {
   QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(snapshot_.gpu->device()));
   QUASH_RETURN_IF_GPU_ERROR("opening a stream", pass_.stream.Open());
   if (has_filter_) QUASH_RETURN_IF_ERROR(UploadMasks());
@@ -240,7 +243,7 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
   const auto* summaries = pass_.summaries.as<cuda::ScanSummary>();
   summaries_.assign(summaries, summaries + queries.size());
   QUASH_RETURN_IF_ERROR(
-      ParallelFor(queries.size(), queries.size() >= 4 ? threads : 1, [&](size_t q) {
+      ParallelFor(queries.size(), queries.size() >= 4 ? threads_ : 1, [&](size_t q) {
         PushFound(q, queries[q], &sets[q]);
         return Status();
       }));

@@ -21,9 +21,11 @@ class GpuScan {
  public:
   // Null where a search is better left to the CPU: no GPU, codes too wide, two
   // planes asked for, or more survivors than the device lists.
-  //   note  out: why, if there is a GPU
+  //   threads  for what the host does
+  //   note     out: why, if there is a GPU
   static std::unique_ptr<GpuScan> Begin(const Snapshot& snapshot, const MatchingRows& matching,
-                                        bool has_filter, const Widths& widths, std::string* note);
+                                        bool has_filter, const Widths& widths, size_t threads,
+                                        std::string* note);
 
   // [snapshot segments]: those that Scan() serves.
   const std::vector<bool>& resident() const { return view_->resident; }
@@ -31,10 +33,9 @@ class GpuScan {
   // Pushes survivors to each query's set, all that CandidateSet::Covers() asks for
   // in most cases: Check() tells after Finish().
   //   queries, sets  [nq], nq <= kGpuTileQueries, prepared and reset
-  //   threads        for what the host does
   //   bytes          added to: bytes of codes and scales read
   Status Scan(std::span<const PreparedQuery> queries, const Widths& widths, size_t k,
-              std::span<CandidateSet> sets, size_t threads, uint64_t* bytes);
+              std::span<CandidateSet> sets, uint64_t* bytes);
 
   // Whether query q's set has what it needs. If not, Repeat() scans for it alone,
   // for just the rows that its set asked for: `set` is to be reset first.
@@ -74,6 +75,7 @@ class GpuScan {
   GpuImage::PassLease lease_;
   GpuPass& pass_;
   bool has_filter_ = false;
+  size_t threads_ = 1;
   bool final_ = false;
   uint32_t capacity_ = 0;
   std::vector<cuda::ScanSummary> summaries_;  // [nq]

@@ -71,7 +71,6 @@ extern "C" const char* quash_gpu_scan_bench(uint64_t rows, uint32_t dim, uint32_
   std::mt19937_64 random(7);
   std::normal_distribution<float> gaussian(0, 10);
   std::vector<std::vector<int8_t>> weights(nq, std::vector<int8_t>(dim));
-  std::vector<const int8_t*> pointers(nq);
   std::vector<ScanQuery> queries(nq);
   std::vector<int32_t> offsets(nq);
   const double share = 2048.0 / (rows / 32);
@@ -82,7 +81,6 @@ extern "C" const char* quash_gpu_scan_bench(uint64_t rows, uint32_t dim, uint32_
       magnitudes += std::abs(weight);
       offset += std::max<int>(-weight, 0);
     }
-    pointers[q] = weights[q].data();
     offsets[q] = offset;
     queries[q] = {};
     queries[q].gain = 1;
@@ -99,7 +97,9 @@ extern "C" const char* quash_gpu_scan_bench(uint64_t rows, uint32_t dim, uint32_
   }
   const size_t weight_words = ScanWeightWords(dim, nq);
   std::vector<uint32_t> packed(weight_words);
-  PackScanWeights(pointers.data(), nq, dim, packed.data());
+  for (uint32_t q = 0; q < nq; ++q) {
+    PackScanWeights(weights[q].data(), q, nq, dim, packed.data());
+  }
   const size_t query_bytes = (nq * sizeof(ScanQuery) + 63) / 64 * 64;
   const size_t weight_bytes = weight_words * 4;
   reserve(&input, query_bytes + weight_bytes + nq * 4 + size_t{nq} * dim * 4);

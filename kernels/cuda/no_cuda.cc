@@ -27,7 +27,7 @@ const char* Stream::Wait() { return kNoCuda; }
 const char* LaunchRepackPlane(const uint8_t*, uint32_t, uint32_t, uint32_t*, CUstream_st*) {
   return kNoCuda;
 }
-void PackScanWeights(const int8_t* const*, uint32_t, size_t, uint32_t*) {}
+void PackScanWeights(const int8_t*, uint32_t, uint32_t, size_t, uint32_t*) {}
 const char* LaunchScan(const ScanArgs&, CUstream_st*) { return kNoCuda; }
 const char* LaunchFinish(const FinishArgs&, CUstream_st*) { return kNoCuda; }
 

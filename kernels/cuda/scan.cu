@@ -360,34 +360,40 @@ const char* LaunchPass(const ScanArgs& args, CUstream_st* stream) {
 
 }  // namespace
 
-void PackScanWeights(const int8_t* const* weights, uint32_t nq, size_t dim, uint32_t* out) {
+void PackScanWeights(const int8_t* weights, uint32_t q, uint32_t nq, size_t dim, uint32_t* out) {
   const uint32_t tiles = (nq + kTileQueries - 1) / kTileQueries;
   const uint32_t chunks = ScanChunks(dim);
-  std::memset(out, 0, ScanByteWords(dim, nq) * sizeof(uint32_t));
   uint32_t* bits = out + ScanByteWords(dim, nq);
-  for (uint32_t q = 0; q < nq; ++q) {
-    for (uint32_t w = 0; w < chunks * 4; ++w) {  // coordinates 32 w .. 32 w + 31
-      alignas(8) int8_t own[32] = {};
-      if (32 * w < dim) std::memcpy(own, weights[q] + 32 * w, min(dim - 32 * w, size_t{32}));
+  const uint32_t tile = q / kTileQueries;
+  for (uint32_t w = 0; w < chunks * 4; ++w) {  // coordinates 32 w .. 32 w + 31
+    alignas(8) int8_t own[32] = {};
+    if (32 * w < dim) std::memcpy(own, weights + 32 * w, min(dim - 32 * w, size_t{32}));
+    for (uint32_t step = 0; step < kSteps; ++step) {
       const uint32_t lane = q % kTileQueries * 4 + w % 4;
-      for (uint32_t step = 0; step < kSteps; ++step) {
-        uint32_t* word = out + WeightWord(w / 4 * kSteps + step, tiles, q / kTileQueries, lane);
-        for (uint32_t byte = 0; byte < 4; ++byte) {
-          const int8_t* pair = own + 8 * byte + 2 * step;
-          word[0] |= uint32_t{static_cast<uint8_t>(2 * pair[0])} << 8 * byte;
-          word[1] |= uint32_t{static_cast<uint8_t>(pair[1])} << 8 * byte;
-        }
+      uint32_t* at = out + WeightWord(w / 4 * kSteps + step, tiles, tile, lane);
+      uint32_t low = 0, high = 0;
+      for (uint32_t byte = 0; byte < 4; ++byte) {
+        const int8_t* pair = own + 8 * byte + 2 * step;
+        low |= uint32_t{static_cast<uint8_t>(2 * pair[0])} << 8 * byte;
+        high |= uint32_t{static_cast<uint8_t>(pair[1])} << 8 * byte;
       }
-      uint64_t eights[4];
-      std::memcpy(eights, own, sizeof(own));
-      for (uint32_t bit = 0; bit < 8; ++bit) {
-        uint32_t word = 0;
-        for (uint32_t byte = 0; byte < 4; ++byte) {  // one bit of eight weights, gathered on top
-          const uint64_t spread = eights[byte] >> bit & 0x0101010101010101;
-          word |= static_cast<uint32_t>(spread * 0x0102040810204080 >> 56) << 8 * byte;
-        }
-        bits[BitWord(chunks, q, w / 4, 4 * bit + w % 4)] = word;
+      at[0] = low;
+      at[1] = high;
+      // Columns of no query.
+      for (uint32_t empty = q + 1; q + 1 == nq && empty % kTileQueries != 0; ++empty) {
+        uint32_t* other = at + (empty - q) * 8;
+        other[0] = other[1] = 0;
       }
+    }
+    uint64_t eights[4];
+    std::memcpy(eights, own, sizeof(own));
+    for (uint32_t bit = 0; bit < 8; ++bit) {
+      uint32_t word = 0;
+      for (uint32_t byte = 0; byte < 4; ++byte) {  // one bit of eight weights, gathered on top
+        const uint64_t spread = eights[byte] >> bit & 0x0101010101010101;
+        word |= static_cast<uint32_t>(spread * 0x0102040810204080 >> 56) << 8 * byte;
+      }
+      bits[BitWord(chunks, q, w / 4, 4 * bit + w % 4)] = word;
     }
   }
 }

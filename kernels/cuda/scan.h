@@ -110,10 +110,11 @@ inline constexpr size_t ScanByteWords(size_t dim, uint32_t nq) {
 inline constexpr size_t ScanWeightWords(size_t dim, uint32_t nq) {
   return ScanByteWords(dim, nq) + ScanChunks(dim) * nq * size_t{32};
 }
-// Arranges the weights of queries (kernels/scan.h, PlaneLut) for the scan. Host
-// memory.
-//   weights  [nq] of [padded dim] i8
-void PackScanWeights(const int8_t* const* weights, uint32_t nq, size_t dim, uint32_t* out);
+// Arranges the weights of query q of nq (kernels/scan.h, PlaneLut) for the scan. Host
+// memory; queries may be arranged at the same time.
+//   weights  [padded dim] i8
+//   out      [ScanWeightWords()] of all queries
+void PackScanWeights(const int8_t* weights, uint32_t q, uint32_t nq, size_t dim, uint32_t* out);
 
 // Rows of `masks` whose key reaches the key limit or whose estimate reaches the
 // estimate limit. Limits come from a sample of blocks, so that about as many rows
