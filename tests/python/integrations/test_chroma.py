@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+import quashdb
+from quashdb.integrations import chroma
+
+
+@pytest.fixture
+def client():
+    client = chroma.Client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def notes(client, embed):
+    notes = client.create_collection("notes", {"hnsw:space": "cosine"}, embedding_function=embed)
+    notes.add(
+        ids=[f"n{i}" for i in range(20)],
+        documents=[f"note {i}" for i in range(20)],
+        metadatas=[{"n": i, "even": i % 2 == 0} if i else None for i in range(20)],
+    )
+    return notes
+
+
+def test_query_by_text(notes):
+    found = notes.query(query_texts=["note 7", "note 3"], n_results=3)
+    assert [ids[0] for ids in found["ids"]] == ["n7", "n3"]
+    assert found["documents"][0][0] == "note 7" and found["metadatas"][1][0]["n"] == 3
+    assert found["distances"][0][0] == pytest.approx(0, abs=1e-4)
+    assert found["distances"][0] == sorted(found["distances"][0])
+    assert found["embeddings"] is None
+    found = notes.query(query_texts="note 7", include=["embeddings"])
+    assert found["embeddings"][0].shape == (10, 16) and found["documents"] is None
+
+
+def test_where(notes):
+    def get(**conditions):
+        return sorted(int(one[1:]) for one in notes.get(**conditions)["ids"])
+
+    assert get(where={"n": {"$gte": 18}}) == [18, 19]
+    assert get(where={"$and": [{"even": True}, {"n": {"$lt": 5}}]}) == [2, 4]
+    assert get(where={"$or": [{"n": 1}, {"n": 2}]}) == [1, 2]
+    assert get(where={"n": {"$ne": 5}}) == [i for i in range(20) if i != 5]
+    assert get(where={"n": {"$nin": list(range(1, 19))}}) == [0, 19]
+    assert get(where_document={"$contains": "note 1"}) == [1, *range(10, 20)]
+    assert get(where_document={"$not_contains": "1"}, where={"even": True}) == [2, 4, 6, 8]
+    assert get(ids=["n3", "n4", "zz"], where={"even": True}) == [4]
+    assert get(limit=3, offset=2) == [2, 3, 4]
+    found = notes.query(query_texts="note 7", where_document={"$regex": "^note [34]$"})
+    assert sorted(found["ids"][0]) == ["n3", "n4"]
+
+
+def test_add_leaves_what_is_stored_and_upsert_replaces(notes):
+    notes.add(ids=["n1", "new"], documents=["other", "new"])
+    assert notes.get(ids="n1")["documents"] == ["note 1"] and notes.count() == 21
+    notes.upsert(ids=["n1"], documents=["other"])
+    assert notes.get(ids="n1")["documents"] == ["other"]
+    assert notes.get(ids="n1")["metadatas"] == [None]
+
+
+def test_update_merges(notes):
+    notes.update(ids=["n4", "absent"], metadatas=[{"extra": "x", "even": None}, {}])
+    row = notes.get(ids="n4", include=["metadatas", "documents", "embeddings"])
+    assert row["metadatas"] == [{"n": 4, "extra": "x"}] and row["documents"] == ["note 4"]
+    notes.update(ids="n4", documents="changed")
+    assert notes.query(query_texts="changed", n_results=1)["ids"] == [["n4"]]
+    assert notes.count() == 20
+
+
+def test_delete(notes):
+    notes.delete(ids=["n1", "n2"])
+    notes.delete(where={"n": {"$gt": 10}})
+    notes.delete(where_document={"$contains": "note 3"})
+    assert notes.count() == 8
+    with pytest.raises(quashdb.InvalidError, match="delete"):
+        notes.delete()
+
+
+@pytest.mark.parametrize("space", ["l2", "ip", "cosine"])
+def test_distances(client, space):
+    c = client.create_collection("c", configuration={"hnsw": {"space": space}})
+    rows = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
+    c.add([str(i) for i in range(50)], rows)
+    query = rows[3] * 2
+    found = c.query(query, n_results=50)
+    expected = {
+        "l2": ((rows - query) ** 2).sum(1),
+        "ip": 1 - rows @ query,
+        "cosine": 1 - rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query),
+    }[space]
+    order = np.argsort(expected)
+    assert found["ids"][0][0] == str(order[0])
+    np.testing.assert_allclose(found["distances"][0], np.sort(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_collections(client, embed, tmp_path):
+    client.create_collection("a")
+    assert client.get_or_create_collection("a").count() == 0
+    with pytest.raises(ValueError, match="exists"):
+        client.create_collection("a")
+    client.create_collection("b", {"topic": "x"})
+    assert [one.name for one in client.list_collections()] == ["a", "b"]
+    assert client.get_collection("b").metadata == {"topic": "x"}
+    client.delete_collection("a")
+    with pytest.raises(quashdb.NotFoundError):
+        client.get_collection("a")
+    assert client.count_collections() == 1 and client.reset() and client.count_collections() == 0
+
+    kept = chroma.PersistentClient(tmp_path / "c.qdb")
+    kept.create_collection("notes", embedding_function=embed).add("1", documents="one")
+    kept.close()
+    kept = chroma.PersistentClient(tmp_path / "c.qdb")
+    notes = kept.get_collection("notes", embedding_function=embed)
+    assert notes.peek()["documents"] == ["one"]
+    kept.close()
+
+
+def test_bad_input(notes):
+    for call, match in [
+        (lambda: notes.add(ids=["a", "a"], documents=["x", "y"]), "twice"),
+        (lambda: notes.add(ids=["a"], documents=["x", "y"]), "2 entries"),
+        (lambda: notes.add(ids=["a"]), "missing"),
+        (lambda: notes.query(query_embeddings=[[1.0, 2.0]]), "expected"),
+        (lambda: notes.query(), "either"),
+        (lambda: notes.get(include=["distances"]), "distances"),
+        (lambda: notes.get(where_document={"$like": "x"}), "where_document"),
+        (lambda: notes.get(where={"n": {"$around": 3}}), "around"),
+    ]:
+        with pytest.raises(quashdb.InvalidError, match=match):
+            call()
+    assert notes.count() == 20
