@@ -188,6 +188,16 @@ struct quash_result {
   std::vector<std::string> metadata;
   std::vector<std::optional<std::string>> documents;
 
+  // One kind of text of all rows, made when first asked for.
+  struct Texts {
+    bool made = false;
+    std::string bytes;
+    std::vector<uint64_t> offsets;
+    std::vector<uint8_t> present;
+  };
+  std::mutex texts_mutex;
+  Texts texts[QUASH_TEXT_DOCUMENT + 1];
+
   size_t rows() const { return offsets.back(); }
 };
 

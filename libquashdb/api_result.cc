@@ -82,6 +82,53 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
   return Status();
 }
 
+namespace {
+
+// text(row): the row's, or null.
+template <typename Text>
+void MakeTexts(size_t rows, const char* suffix, quash_result::Texts* out, Text text) {
+  out->offsets.reserve(rows + 1);
+  out->offsets.push_back(0);
+  out->present.reserve(rows);
+  for (size_t row = 0; row < rows; ++row) {
+    const std::string* one = text(row);
+    out->present.push_back(one != nullptr);
+    if (one != nullptr) out->bytes.append(*one).append(suffix);
+    out->offsets.push_back(out->bytes.size());
+  }
+  out->made = true;
+}
+
+Status GetTexts(quash_result* result, quash_text what, quash_texts* out) {
+  if (result == nullptr) return NullArgument("result");
+  if (out == nullptr) return NullArgument("out_texts");
+  if (what < QUASH_TEXT_STRING_ID || what > QUASH_TEXT_DOCUMENT) {
+    return Error(QUASH_INVALID, "what is {}, expected a quash_text", static_cast<int>(what));
+  }
+  const bool has[] = {result->id_type == QUASH_ID_STRING,
+                      (result->include & QUASH_INCLUDE_METADATA) != 0,
+                      (result->include & QUASH_INCLUDE_DOCUMENTS) != 0};
+  constexpr const char* kNames[] = {"string ids", "metadata", "documents"};
+  if (!has[what]) return Error(QUASH_INVALID, "the result has no {}", kNames[what]);
+  const std::lock_guard lock(result->texts_mutex);
+  quash_result::Texts& texts = result->texts[what];
+  if (!texts.made) {
+    texts = {};
+    if (what == QUASH_TEXT_DOCUMENT) {
+      MakeTexts(result->rows(), "", &texts, [&](size_t row) {
+        return result->documents[row] ? &*result->documents[row] : nullptr;
+      });
+    } else if (what == QUASH_TEXT_METADATA) {
+      MakeTexts(result->rows(), "\n", &texts, [&](size_t row) { return &result->metadata[row]; });
+    } else {
+      MakeTexts(result->rows(), "", &texts, [&](size_t row) { return &result->string_ids[row]; });
+    }
+  }
+  *out = {texts.bytes.data(), texts.offsets.data(), texts.present.data()};
+  return Status();
+}
+
+}  // namespace
 }  // namespace quash
 
 extern "C" {
@@ -122,6 +169,10 @@ const char* quash_result_document(const quash_result* result, size_t row) {
   if (result == nullptr || !(result->include & QUASH_INCLUDE_DOCUMENTS)) return nullptr;
   if (row >= result->rows() || !result->documents[row]) return nullptr;
   return result->documents[row]->c_str();
+}
+
+quash_status quash_result_texts(quash_result* result, quash_text what, quash_texts* out_texts) {
+  return quash::Guard([&] { return quash::GetTexts(result, what, out_texts); });
 }
 
 void quash_result_free(quash_result* result) { delete result; }

@@ -461,6 +461,22 @@ QUASH_API const float *quash_result_vectors(const quash_result *result);
 QUASH_API const char *quash_result_metadata(const quash_result *result, size_t row);
 /* Document text; NULL if the row has none or documents are not included. */
 QUASH_API const char *quash_result_document(const quash_result *result, size_t row);
+/* The texts of all rows, one after the other, for callers that take columns: text
+ * i is bytes[offsets[i]] .. bytes[offsets[i + 1] - 1], not NUL-terminated. They
+ * belong to the result. */
+typedef enum quash_text {
+  QUASH_TEXT_STRING_ID = 0,
+  QUASH_TEXT_METADATA = 1, /* each followed by a newline: JSON lines */
+  QUASH_TEXT_DOCUMENT = 2  /* empty where a row has none */
+} quash_text;
+typedef struct quash_texts {
+  const char *bytes;
+  const uint64_t *offsets; /* [rows + 1], offsets[0] is 0 */
+  const uint8_t *present;  /* [rows] 0 where a row has none */
+} quash_texts;
+/* Any number of threads may ask. QUASH_INVALID unless the result has such texts. */
+QUASH_API quash_status quash_result_texts(quash_result *result, quash_text what,
+                                          quash_texts *out_texts);
 QUASH_API void quash_result_free(quash_result *result);
 
 /* ---- Reading ---------------------------------------------------------- */

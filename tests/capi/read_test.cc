@@ -135,6 +135,46 @@ TEST_CASE("iteration gives every row once, in insertion order, of one snapshot")
   CHECK(read(filtered.get(), 64) == expected_filtered);
 }
 
+TEST_CASE("texts of all rows in one piece") {
+  const Db db = Open(":memory:");
+  const Collection c = Create(db.get(), "c", {.id_type = QUASH_ID_STRING});
+  const char* ids[] = {"a", "bc", "d"};
+  const char* documents[] = {"one", nullptr, ""};
+  std::vector<float> ones(3 * 16, 1);
+  quash_rows rows;
+  quash_rows_init(&rows);
+  rows.n = 3;
+  rows.string_ids = ids;
+  rows.vectors = ones.data();
+  rows.documents = documents;
+  REQUIRE_OK(quash_add(c.get(), &rows, nullptr));
+  const quash_ids wanted = {3, nullptr, ids};
+  quash_result* raw = nullptr;
+  REQUIRE_OK(quash_get(c.get(), &wanted, QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS, &raw));
+  const Result result(raw);
+  quash_texts texts;
+  REQUIRE_OK(quash_result_texts(raw, QUASH_TEXT_STRING_ID, &texts));
+  CHECK(std::string(texts.bytes, texts.offsets[3]) == "abcd");
+  CHECK(texts.offsets[1] == 1);
+  CHECK(texts.offsets[2] == 3);
+  REQUIRE_OK(quash_result_texts(raw, QUASH_TEXT_METADATA, &texts));
+  CHECK(std::string(texts.bytes, texts.offsets[3]) == "{}\n{}\n{}\n");
+  for (int again = 0; again < 2; ++again) {
+    REQUIRE_OK(quash_result_texts(raw, QUASH_TEXT_DOCUMENT, &texts));
+    CHECK(std::string(texts.bytes, texts.offsets[3]) == "one");
+    CHECK(texts.present[0] == 1);
+    CHECK(texts.present[1] == 0);
+    CHECK(texts.present[2] == 1);
+  }
+  CHECK(quash_result_texts(nullptr, QUASH_TEXT_DOCUMENT, &texts) == QUASH_INVALID);
+  CHECK(quash_result_texts(raw, QUASH_TEXT_DOCUMENT, nullptr) == QUASH_INVALID);
+  CHECK(quash_result_texts(raw, static_cast<quash_text>(7), &texts) == QUASH_INVALID);
+  REQUIRE_OK(quash_get(c.get(), &wanted, 0, &raw));
+  const Result bare(raw);
+  CHECK(quash_result_texts(raw, QUASH_TEXT_DOCUMENT, &texts) == QUASH_INVALID);
+  CHECK(std::string(quash_errmsg()).find("documents") != std::string::npos);
+}
+
 TEST_SUITE_END();
 
 }  // namespace

@@ -21,6 +21,7 @@ STRUCTS = {
     "quash_gpu_options": _ffi.GpuOptions,
     "quash_rows": _ffi.Rows,
     "quash_ids": _ffi.Ids,
+    "quash_texts": _ffi.Texts,
     "quash_search_options": _ffi.SearchOptions,
     "quash_measure_options": _ffi.MeasureOptions,
     "quash_measure_report": _ffi.MeasureReport,
@@ -33,6 +34,7 @@ ENUMS = {
     "QUASH_RERANK_": _ffi.RERANKS,
     "QUASH_ROTATION_": _ffi.ROTATIONS,
     "QUASH_FIELD_": _ffi.FIELD_TYPES,
+    "QUASH_TEXT_": _ffi.TEXTS,
 }
 
 

@@ -44,6 +44,7 @@ FILTER_DEPTH_MAX = 64
 INCLUDE_METADATA = 1
 INCLUDE_DOCUMENTS = 2
 INCLUDE_VECTORS = 4
+TEXTS = {"string_id": 0, "metadata": 1, "document": 2}
 
 # Enumerations by the names that the JSON texts of the library use.
 OPEN_MODES = {"create": 0, "readwrite": 1, "readonly": 2, "follower": 3}
@@ -142,6 +143,12 @@ class Ids(ctypes.Structure):
     """quash_ids"""
 
     _fields_ = (("n", c_size_t), ("int_ids", c_void_p), ("string_ids", POINTER(c_char_p)))
+
+
+class Texts(ctypes.Structure):
+    """quash_texts"""
+
+    _fields_ = (("bytes", c_void_p), ("offsets", c_void_p), ("present", c_void_p))
 
 
 class SearchOptions(ctypes.Structure):
@@ -258,6 +265,7 @@ FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "quash_result_vectors": (c_void_p, (c_void_p,)),
     "quash_result_metadata": (c_char_p, (c_void_p, c_size_t)),
     "quash_result_document": (c_char_p, (c_void_p, c_size_t)),
+    "quash_result_texts": (c_int, (c_void_p, c_int, POINTER(Texts))),
     "quash_result_free": (None, (c_void_p,)),
     "quash_get": (c_int, (c_void_p, POINTER(Ids), c_uint32, _OUT)),
     "quash_contains": (c_int, (c_void_p, POINTER(Ids), POINTER(c_uint8))),
