@@ -14,12 +14,14 @@ import sys
 PACKAGES = {
     "kv": {"torch": "torch==2.13.0", "transformers": "transformers>=5,<6"},
     "integrations": {
+        "faiss": "faiss-cpu",
         "langchain_core": "langchain-core>=1,<2",
         "langchain_tests": "langchain-tests>=1,<2",
         "llama_index.core": "llama-index-core>=0.14,<0.15",
         "pandas": "pandas",
         "pyarrow": "pyarrow",
         "pytest_asyncio": "pytest-asyncio",
+        "sqlite_vec": "sqlite-vec",
     },
 }
 ALWAYS = {"numpy": "numpy", "pytest": "pytest", "hypothesis": "hypothesis"}

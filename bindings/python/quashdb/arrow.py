@@ -129,9 +129,7 @@ def _add(
     return written
 
 
-def _write(
-    collection: Collection, columns: _Columns, batch: pa.RecordBatch, upsert: bool
-) -> None:
+def _write(collection: Collection, columns: _Columns, batch: pa.RecordBatch, upsert: bool) -> None:
     vectors = _vectors(batch.column(columns.vector), columns.vector, collection.dim)
     rows = _ffi.Rows(struct_size=ctypes.sizeof(_ffi.Rows), n=len(batch))
     rows.vectors = _convert.address(vectors)
@@ -437,9 +435,7 @@ def _record_batch(rows: Any, made: pa.Schema, collection: Collection) -> pa.Reco
 def _text_buffers(rows: Any, what: str) -> tuple[pa.Buffer, pa.Buffer, npt.NDArray[np.uint8]]:
     """Bytes, offsets and presence: views of the result, which they keep alive."""
     texts = _ffi.Texts()
-    check(
-        lib.quash_result_texts(rows.handle.pointer, _ffi.TEXTS[what], ctypes.byref(texts))
-    )
+    check(lib.quash_result_texts(rows.handle.pointer, _ffi.TEXTS[what], ctypes.byref(texts)))
     offsets = pa.foreign_buffer(texts.offsets, (rows.n + 1) * 8, rows.handle)
     size = int(np.frombuffer(offsets, np.int64)[-1])
     data = pa.foreign_buffer(texts.bytes, size, rows.handle)

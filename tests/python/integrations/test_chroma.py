@@ -14,7 +14,7 @@ def client():
 
 @pytest.fixture
 def notes(client, embed):
-    notes = client.create_collection("notes", {"hnsw:space": "cosine"}, embedding_function=embed)
+    notes = client.create_collection("notes", metadata={"hnsw:space": "cosine"}, embedding_function=embed)
     notes.add(
         ids=[f"n{i}" for i in range(20)],
         documents=[f"note {i}" for i in range(20)],
@@ -99,7 +99,7 @@ def test_collections(client, embed, tmp_path):
     assert client.get_or_create_collection("a").count() == 0
     with pytest.raises(ValueError, match="exists"):
         client.create_collection("a")
-    client.create_collection("b", {"topic": "x"})
+    client.create_collection("b", metadata={"topic": "x"})
     assert [one.name for one in client.list_collections()] == ["a", "b"]
     assert client.get_collection("b").metadata == {"topic": "x"}
     client.delete_collection("a")

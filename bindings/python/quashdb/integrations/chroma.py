@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 import quashdb
-from quashdb.errors import ExistsError, InvalidError, NotFoundError
+from quashdb.errors import ExistsError, InvalidError, NotFoundError, UnsupportedError
 from quashdb.integrations._metadata import Fields, to_json
 
 EmbeddingFunction = Callable[[list[str]], Any]
@@ -64,13 +64,16 @@ class Client:
     def create_collection(
         self,
         name: str,
+        schema: None = None,
+        configuration: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         embedding_function: EmbeddingFunction | None = None,
+        data_loader: None = None,
         get_or_create: bool = False,
-        configuration: Mapping[str, Any] | None = None,
-        **kwargs: Any,
     ) -> Collection:
         """Raises ExistsError, a ValueError, if there is one and get_or_create is not set."""
+        if schema is not None or data_loader is not None:
+            raise UnsupportedError("schema and data_loader are not supported, expected None")
         if name in self._about:
             if not get_or_create:
                 raise ExistsError(f"collection {name!r} exists")
