@@ -21,6 +21,7 @@ PACKAGES = {
         "pandas": "pandas",
         "pyarrow": "pyarrow",
         "pytest_asyncio": "pytest-asyncio",
+        "ray": "ray",
         "sqlite_vec": "sqlite-vec",
     },
 }
