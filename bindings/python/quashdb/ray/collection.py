@@ -460,7 +460,7 @@ class ShardedCollection:
         if ids is None:
             rows = [row for part in self._read_all("get", arguments) for row in part]
             return rows if limit is None else rows[:limit]
-        listed: Any = [ids] if _convert.is_one_id(ids) else list(ids)
+        listed: Any = [ids] if _convert.is_one_id(ids) else ids
         found = {row.id: row for part in self._read_all("get", arguments) for row in part}
         rows = [found[one] for one in listed if one in found]
         return rows if limit is None else rows[:limit]
