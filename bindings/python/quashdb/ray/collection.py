@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,17 +21,20 @@ from quashdb.errors import (
     CorruptError,
     ExistsError,
     InvalidError,
-    NotFoundError,
-    QuashError,
-    StorageError,
     UnsupportedError,
+)
+from quashdb.ray.calls import Shards, result
+from quashdb.ray.files import (
+    FORMAT,
+    MANIFEST,
+    check_count,
+    directory,
+    read_manifest,
+    write_manifest,
 )
 from quashdb.ray.shard import Found, RemoteShard, shard_of
 
-_MANIFEST = "shards.json"
-_FORMAT = 1
 _OPTIONS = ("dim", "metric", "id_type", "bits", "rerank", "rotation", "seed")
-_LOST = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
 _INGEST_ROWS = 8192
 _MOVED_ROWS = 2048
 _ROW_INCLUDE = ("metadatas", "documents")
@@ -63,13 +64,13 @@ def create(
     options: of Database.create_collection().
     """
     path = pathlib.Path(root)
-    if (path / _MANIFEST).exists():
+    if (path / MANIFEST).exists():
         raise ExistsError(f"{path} has a sharded collection")
-    _check_count("shards", shards, 1)
-    _check_count("replicas", replicas, 0)
+    check_count("shards", shards, 1)
+    check_count("replicas", replicas, 0)
     path.mkdir(parents=True, exist_ok=True)
     manifest = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "name": name,
         "shards": shards,
         "epoch": 0,
@@ -80,7 +81,7 @@ def create(
     made = ShardedCollection(path, manifest, {"dim": dim, **options})
     described = made._ask(0, "describe")
     manifest["expected"] = {option: described[option] for option in _OPTIONS}
-    _write_manifest(path, manifest)
+    write_manifest(path, manifest)
     return made
 
 
@@ -91,9 +92,9 @@ def open(root: str | os.PathLike[str], *, replicas: int | None = None) -> Sharde
     replicas: None: as created.
     """
     path = pathlib.Path(root)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if replicas is not None:
-        _check_count("replicas", replicas, 0)
+        check_count("replicas", replicas, 0)
         manifest["replicas"] = replicas
     return ShardedCollection(path, manifest, None)
 
@@ -109,23 +110,23 @@ def restore(
     """Copies a backup() to `root`, over another number of shards if `shards` says so.
     Both must be visible to every node that takes part."""
     source, path = pathlib.Path(backup), pathlib.Path(root)
-    manifest = _read_manifest(source)
-    if (path / _MANIFEST).exists():
+    manifest = read_manifest(source)
+    if (path / MANIFEST).exists():
         raise ExistsError(f"{path} has a sharded collection")
     for shard in range(manifest["shards"]):
-        target = _directory(path, 0, shard)
+        target = directory(path, 0, shard)
         target.mkdir(parents=True, exist_ok=True)
-        quashdb.restore(_directory(source, 0, shard) / "database", target / "database")
+        quashdb.restore(directory(source, 0, shard) / "database", target / "database")
     given = [dict(one) for one in resources or []]
     manifest |= {"epoch": 0, "replicas": replicas, "resources": given}
-    _write_manifest(path, manifest)
+    write_manifest(path, manifest)
     made = ShardedCollection(path, manifest, None)
     if shards is not None and shards != manifest["shards"]:
         made.reshard(shards)
     return made
 
 
-class ShardedCollection:
+class ShardedCollection(Shards):
     """Rows in shards by a hash of their ids, each shard a database that an actor holds.
 
     Made by create(), open() and restore(). Every call fans out and merges: results are
@@ -137,11 +138,6 @@ class ShardedCollection:
     wait up to `timeout_s`. One ShardedCollection holds its shards: a second one raises
     BusyError. close() or the context manager ends the actors.
     """
-
-    timeout_s = 60.0
-    """How long a call waits for a shard that is being started again."""
-    replica_age_s = 0.1
-    """A replica answers from a state that is at most so old."""
 
     def __init__(
         self, root: pathlib.Path, manifest: dict[str, Any], create: dict[str, Any] | None
@@ -167,7 +163,7 @@ class ShardedCollection:
             num_cpus=0, max_restarts=-1, max_concurrency=8, resources=chosen
         )
         return actor.remote(
-            directory=str(_directory(self._root, epoch, shard)),
+            directory=str(directory(self._root, epoch, shard)),
             name=self._manifest["name"],
             **{"create": None, "expected": self._manifest["expected"], **arguments},
         )
@@ -184,7 +180,7 @@ class ShardedCollection:
         ]
         for of_shard in self._replicas:
             for replica in of_shard:
-                _result(replica.ping.remote())
+                result(replica.ping.remote())
 
     # ---- About it
 
@@ -233,84 +229,6 @@ class ShardedCollection:
 
     def __len__(self) -> int:
         return self.count()
-
-    # ---- Calling shards
-
-    def _deadline(self) -> float:
-        return time.monotonic() + self.timeout_s
-
-    def _await_restart(self, shard: int, deadline: float, error: Exception) -> None:
-        while True:
-            try:
-                ray.get(self._shards[shard].ping.remote())
-                return
-            except _LOST:
-                if time.monotonic() > deadline:
-                    raise StorageError(
-                        f"shard {shard} did not come back within {self.timeout_s} s: {error}"
-                    ) from error
-                time.sleep(0.05)
-            except ray.exceptions.RayTaskError as failed:
-                raise _cause(failed) from None
-
-    def _ask(self, shard: int, method: str, *arguments: Any) -> Any:
-        """A call that may be repeated."""
-        deadline = self._deadline()
-        while True:
-            try:
-                return _result(getattr(self._shards[shard], method).remote(*arguments))
-            except _LOST as error:
-                self._await_restart(shard, deadline, error)
-
-    def _read_all(self, method: str, *arguments: Any) -> list[Any]:
-        """The answer of every shard; a replica's where the shard is gone."""
-        asked = [
-            getattr(actor, method).remote(self.replica_age_s, *arguments) for actor in self._shards
-        ]
-        return [self._answer(shard, one, method, arguments) for shard, one in enumerate(asked)]
-
-    def _answer(self, shard: int, asked: Any, method: str, arguments: Sequence[Any]) -> Any:
-        try:
-            return _result(asked)
-        except _LOST:
-            for replica in self._replicas[shard]:
-                with contextlib.suppress(*_LOST):
-                    return _result(getattr(replica, method).remote(self.replica_age_s, *arguments))
-            return self._ask(shard, method, self.replica_age_s, *arguments)
-
-    def _write_all(
-        self, parts: dict[int, tuple[Any, ...]], done: Callable[[int], Any] | None = None
-    ) -> list[Any]:
-        """write() or add_table() of some shards at once, again where one died.
-
-        done: after a death, what the call would have returned if it was committed, else
-            None.
-        """
-        asked = {
-            shard: getattr(self._shards[shard], method).remote(*arguments)
-            for shard, (method, *arguments) in parts.items()
-        }
-        answers, failed = [], None
-        for shard, one in asked.items():
-            deadline = self._deadline()
-            while True:
-                try:
-                    answers.append(_result(one))
-                    break
-                except _LOST as error:
-                    self._await_restart(shard, deadline, error)
-                    answer = None if done is None else done(shard)
-                    if answer is not None:
-                        answers.append(answer)
-                        break
-                    method, *arguments = parts[shard]
-                    one = getattr(self._shards[shard], method).remote(*arguments)
-                except QuashError as error:  # the others' writes go on
-                    failed = failed or error
-                    break
-        if failed is not None:
-            raise failed
-        return answers
 
     # ---- Writing
 
@@ -540,7 +458,7 @@ class ShardedCollection:
 
         Interrupted, the collection is as it was.
         """
-        _check_count("shards", shards, 1)
+        check_count("shards", shards, 1)
         expected = self._manifest["expected"]
         if expected["rerank"] not in ("f16", "f32"):
             raise UnsupportedError(
@@ -556,16 +474,15 @@ class ShardedCollection:
         try:
             with self._frozen():
                 sent = sum(
-                    _result(one)
-                    for one in [actor.send_to.remote(new, _MOVED_ROWS) for actor in old]
+                    result(one) for one in [actor.send_to.remote(new, _MOVED_ROWS) for actor in old]
                 )
                 for actor in new:
-                    _result(actor.call_database.remote("checkpoint", {}))
-                stored = sum(_result(a.read.remote(0.0, "count", {"where": None})) for a in new)
+                    result(actor.call_database.remote("checkpoint", {}))
+                stored = sum(result(a.read.remote(0.0, "count", {"where": None})) for a in new)
                 if stored != sent:
                     raise CorruptError(f"{sent} rows were sent to new shards, which have {stored}")
                 manifest = {**self._manifest, "shards": shards, "epoch": epoch}
-                _write_manifest(self._root, manifest)
+                write_manifest(self._root, manifest)
                 self._manifest, self._shards = manifest, new  # the old stay frozen
         except BaseException:
             for actor in new:
@@ -588,13 +505,13 @@ class ShardedCollection:
         with self._frozen():
             asked = []
             for shard, actor in enumerate(self._shards):
-                directory = _directory(target, 0, shard)
-                directory.mkdir(parents=True)
-                arguments = {"path": str(directory / "database")}
+                own = directory(target, 0, shard)
+                own.mkdir(parents=True)
+                arguments = {"path": str(own / "database")}
                 asked.append(actor.call_database.remote("backup", arguments))
             for one in asked:
-                _result(one)
-        _write_manifest(target, {**self._manifest, "epoch": 0, "resources": []})
+                result(one)
+        write_manifest(target, {**self._manifest, "epoch": 0, "resources": []})
 
     def verify(self) -> list[dict[str, Any]]:
         """Database.verify() of every shard."""
@@ -602,58 +519,6 @@ class ShardedCollection:
 
     def __repr__(self) -> str:
         return f"<ShardedCollection {self.name!r}: {self.shards} shards at {self._root}>"
-
-
-# ---- Internal
-
-
-def _result(asked: Any) -> Any:
-    try:
-        return ray.get(asked)
-    except ray.exceptions.RayTaskError as error:
-        raise _cause(error) from None
-
-
-def _cause(error: ray.exceptions.RayTaskError) -> BaseException:
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, Exception) else error
-
-
-def _directory(root: pathlib.Path, epoch: int, shard: int) -> pathlib.Path:
-    return root / f"epoch-{epoch}" / f"shard-{shard:04d}"
-
-
-def _check_count(what: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or not least <= value <= 4096:
-        raise InvalidError(f"{what} is {value!r}, expected {least} to 4,096")
-
-
-def _read_manifest(root: pathlib.Path) -> dict[str, Any]:
-    path = root / _MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise NotFoundError(f"{root} has no {_MANIFEST}: no sharded collection") from None
-    except (ValueError, OSError) as error:
-        raise CorruptError(f"{path} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise CorruptError(f"{path} is no description of shards of format {_FORMAT}")
-    return manifest
-
-
-def _write_manifest(root: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-    """Replaces it as one step that survives a power cut."""
-    temporary = root / f"{_MANIFEST}.new"
-    with temporary.open("w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(root / _MANIFEST)
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _tables(data: Any, rows: int) -> Iterator[Any]:
