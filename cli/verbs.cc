@@ -11,6 +11,7 @@
 #include "cli/import.h"
 #include "cli/matrix.h"
 #include "cli/parser.h"
+#include "cli/plot.h"
 #include "cli/statements.h"
 #include "cli/text.h"
 
@@ -301,6 +302,17 @@ BoundVerb DefineGpu(CLI::App& app, bool) {
           Always(QUASH_OPEN_READONLY)};
 }
 
+BoundVerb DefinePlot(CLI::App& app, bool) {
+  const auto options = std::make_shared<PlotOptions>();
+  AddCollection(app, &options->collection);
+  app.add_option("file", options->file, "Picture to write, as plot.png")->required();
+  app.add_option("--kind", options->kind, "recall: against latency; map: rows in two dimensions")
+      ->check(CLI::IsMember({"recall", "map"}))
+      ->capture_default_str();
+  app.add_option("--by", options->by, "map: the field that gives the colours");
+  return {[options](Session& session) { Plot(session, *options); }, Always(QUASH_OPEN_READONLY)};
+}
+
 BoundVerb DefineCompact(CLI::App&, bool) {
   const auto run = [](Session& session) {
     const WithProgress progress(session, "compacting");
@@ -327,6 +339,8 @@ const std::vector<Verb>& Verbs() {
       {"measure", "Measure recall against exact search, and tune to a target", false, true, true,
        true, DefineMeasure},
       {"bench", "Measure latency, throughput and recall", false, true, true, true, DefineBench},
+      {"plot", "Draw recall against latency, or a map of the rows, by the Python package", true,
+       true, true, true, DefinePlot},
       {"compact", "Rewrite segments with deleted rows and reclaim their space", false, true, true,
        true, DefineCompact},
       {"gpu", "Search a collection on a GPU; EXPLAIN tells what ran where", false, true, false,

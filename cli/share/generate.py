@@ -19,6 +19,7 @@ CHOICES = {
     "--bits": "1 2 3 4",
     "--mode": "table json csv line list markdown",
     "--durability": "full normal",
+    "--kind": "recall map",
 }
 OPTION = re.compile(r"^\s+(?:(-\w),)?(--[\w-]+)((?: \S+(?: REQUIRED)?(?: \.\.\.)?)?)\s*(.*)$")
 

@@ -3,7 +3,7 @@ _quashdb() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= word words
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     case $word in
-    import|search|export|backup|restore|check|stats|measure|bench|compact) verb=$word; break ;;
+    import|search|export|backup|restore|check|stats|measure|bench|plot|compact) verb=$word; break ;;
     esac
   done
   case $previous in
@@ -12,6 +12,7 @@ _quashdb() {
     --bits) COMPREPLY=($(compgen -W '1 2 3 4' -- "$current")); return ;;
     --mode) COMPREPLY=($(compgen -W 'table json csv line list markdown' -- "$current")); return ;;
     --durability) COMPREPLY=($(compgen -W 'full normal' -- "$current")); return ;;
+    --kind) COMPREPLY=($(compgen -W 'recall map' -- "$current")); return ;;
   esac
   case $verb in
     import) words='-h --help --vectors --create --replace --metadata --ids --id-field --vector-field --document-field --fields --metric --bits --rerank' ;;
@@ -23,13 +24,14 @@ _quashdb() {
     stats) words='-h --help' ;;
     measure) words='-h --help -k --k --target --sample --queries --apply' ;;
     bench) words='-h --help -k --k --queries -n --count --candidates --rerank-candidates --planes --filter' ;;
+    plot) words='-h --help --kind --by' ;;
     compact) words='-h --help' ;;
-    *) words='-h --help --version --readonly --follow --safe --durability --memory-budget --threads --mode --batch import search export backup restore check stats measure bench compact' ;;
+    *) words='-h --help --version --readonly --follow --safe --durability --memory-budget --threads --mode --batch import search export backup restore check stats measure bench plot compact' ;;
   esac
   if [[ $current == -* ]]; then
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   else
-    [[ -z $verb ]] && COMPREPLY=($(compgen -W 'import search export backup restore check stats measure bench compact' -- "$current"))
+    [[ -z $verb ]] && COMPREPLY=($(compgen -W 'import search export backup restore check stats measure bench plot compact' -- "$current"))
     COMPREPLY+=($(compgen -f -- "$current"))
   fi
 }

@@ -18,6 +18,7 @@ PACKAGES = {
         "langchain_core": "langchain-core>=1,<2",
         "langchain_tests": "langchain-tests>=1,<2",
         "llama_index.core": "llama-index-core>=0.14,<0.15",
+        "matplotlib": "matplotlib",
         "pandas": "pandas",
         "pyarrow": "pyarrow",
         "pytest_asyncio": "pytest-asyncio",
