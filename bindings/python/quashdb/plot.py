@@ -136,7 +136,7 @@ def projection(
         labels = [(one or {}).get(by) for one in found or []]
     centred = vectors - vectors.mean(axis=0)
     values, directions = np.linalg.eigh(centred.T @ centred)
-    places = (centred @ directions[:, [-1, -2]]).astype(np.float32)
+    places: npt.NDArray[np.float32] = np.asarray(centred @ directions[:, [-1, -2]], np.float32)
     kept = float(values[-2:].sum() / max(float(values.sum()), 1e-30))
     figure, axes = _figure(f"{collection.name}: {len(places):,} of {len(collection):,} rows")
     style = {"s": 6, "alpha": 0.7, "linewidths": 0}
