@@ -143,7 +143,11 @@ Status DatabaseDirectory::Open(const std::string& path, quash_open_mode mode,
   }
   QUASH_RETURN_IF_ERROR(directory->Lock(mode));
   const bool is_writer = mode == QUASH_OPEN_CREATE || mode == QUASH_OPEN_READWRITE;
-  if (!has_format && is_writer) QUASH_RETURN_IF_ERROR(WriteFormat(directory->path_));
+  if (!has_format && is_writer) {
+    // The directory's own name is to survive a power cut too, whoever made it.
+    QUASH_RETURN_IF_ERROR(SyncDirectory(fs::absolute(directory->path_).parent_path()));
+    QUASH_RETURN_IF_ERROR(WriteFormat(directory->path_));
+  }
 
   std::string ignored;
   bool has_witness = false;

@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
     const std::string name = argv[i];
     const uint64_t value = std::strtoull(argv[i + 1], nullptr, 10);
     if (name == "--cycles") options.cycles = static_cast<int>(value);
+    if (name == "--images") options.images = static_cast<int>(value);
     if (name == "--flips") options.flips = static_cast<int>(value);
     if (name == "--io-failures") options.io_failures = static_cast<int>(value);
     if (name == "--seed") options.seed = value;

@@ -7,6 +7,7 @@ namespace fault_test {
 
 struct Options {
   int cycles = 15;  // of killing and reopening
+  int images = 150;  // of power cuts, opened
   int flips = 4;    // random bits flipped per file
   int io_failures = 40;  // places tried per kind of file call
   uint64_t seed = 1;
