@@ -5,9 +5,9 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "libquashdb/json_text.h"
 #include "libquashdb/stored_database.h"
 
 namespace quash {
@@ -151,14 +151,15 @@ Status StoredDatabase::Verify(const Progress& progress, std::string* report_json
     rows += info.rows;
     segments += info.segments;
   }
-  nlohmann::ordered_json report;
-  report["ok"] = problems.empty();
-  report["collections"] = names.size();
-  report["rows"] = rows;
-  report["segments"] = segments;
-  report["bytes"] = bytes;
-  report["problems"] = problems;
-  *report_json = report.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  JsonArray list;
+  for (const std::string& problem : problems) list.Add(problem);
+  *report_json = JsonObject({{"ok", problems.empty()},
+                             {"collections", names.size()},
+                             {"rows", rows},
+                             {"segments", segments},
+                             {"bytes", bytes},
+                             {"problems", list}})
+                     .text();
   if (problems.empty()) return Status();
   return Error(QUASH_CORRUPT, "{} problems, the first: {}", problems.size(), problems.front());
 }

@@ -362,11 +362,19 @@ uint64_t Store::memory_bytes() const {
   return total;
 }
 
-std::shared_ptr<const ReadView> Store::NewView() {
-  return std::shared_ptr<const ReadView>(new ReadView(shared_from_this()));
+std::shared_ptr<ReadView> Store::PrepareView() {
+  return std::shared_ptr<ReadView>(new ReadView(shared_from_this()));
 }
 
-ReadView::ReadView(std::shared_ptr<Store> store) : store_(std::move(store)) {
+std::shared_ptr<const ReadView> Store::NewView() {
+  std::shared_ptr<ReadView> view = PrepareView();
+  view->Take();
+  return view;
+}
+
+ReadView::ReadView(std::shared_ptr<Store> store) : store_(std::move(store)) {}
+
+void ReadView::Take() {
   if (store_->access_ == Store::Access::kReadWrite) snapshot_ = store_->db_->GetSnapshot();
 }
 

@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
     if (name == "--images") options.images = static_cast<int>(value);
     if (name == "--flips") options.flips = static_cast<int>(value);
     if (name == "--io-failures") options.io_failures = static_cast<int>(value);
+    if (name == "--allocations") options.allocations = value;
     if (name == "--seed") options.seed = value;
   }
   const int result = doctest::Context(argc, argv).run();

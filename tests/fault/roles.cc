@@ -6,6 +6,7 @@
 //   failing-io PATH SEED FIRST LAST KIND CALL once|on   opens, writes the batches
 //       FIRST to LAST, reads and closes while file calls of a kind fail from the
 //       CALL-th on (failing_io.h); FIRST 0: creates the database first
+//   allocation CALL DIRECTORY once|on LIMIT    allocation_calls.h
 //   probe PATH DUMP                           opens, reads everything, compares
 //       with the text in the file DUMP, and prints what came of it
 #include <fmt/format.h>
@@ -17,6 +18,7 @@
 #include <iterator>
 
 #include "tests/capi/support.h"
+#include "tests/fault/allocation_calls.h"
 #include "tests/fault/failing_io.h"
 #include "tests/fault/workload.h"
 
@@ -204,6 +206,10 @@ std::optional<int> RunChildRole(int argc, char** argv) {
   if (role == "limited-write" && argc == 7) return Write(argv, /*limited=*/true);
   if (role == "failing-io" && argc == 10) return WriteUnderFailingIo(argv);
   if (role == "probe" && argc == 5) return Probe(argv);
+  if (role == "allocation" && argc == 7) {
+    return fault_test::FailAllocations(argv[3], argv[4], std::string(argv[5]) == "on",
+                                       std::stoull(argv[6]));
+  }
   return 2;
 }
 
