@@ -440,14 +440,19 @@ int FailAllocations(const std::string& name, const std::string& directory, bool 
   Must(attempt(0), "unhindered");
   world.Reset();
   Must(attempt(0), "unhindered");
-  const uint64_t allocations = failing_alloc::Allocations();
+  std::vector<uint64_t> numbers = failing_alloc::OwnAllocations();
   const std::string after = world.Dump();
   world.Reset();
 
-  const uint64_t step = limit == 0 ? 1 : std::max<uint64_t>(1, allocations / limit);
+  // What is allocated depends a little on what went before: beyond the last too,
+  // until nothing fails.
+  const uint64_t allocations = numbers.size();
+  const uint64_t last = numbers.empty() ? 0 : numbers.back();
+  for (uint64_t beyond = 1; beyond <= 5; ++beyond) numbers.push_back(last + beyond);
+  const size_t step = limit == 0 ? 1 : std::max<size_t>(1, numbers.size() / limit);
   uint64_t failures = 0, refused = 0, completed = 0;
-  // Beyond the count too: what is allocated depends a little on what went before.
-  for (uint64_t number = 1; number <= allocations + 20; number += step) {
+  for (size_t i = 0; i < numbers.size(); i += step) {
+    const uint64_t number = numbers[i];
     Say(fmt::format("N {}", number));
     const quash_status status = attempt(number);
     failures += failing_alloc::Failed() > 0;

@@ -41,6 +41,8 @@ uint64_t first_failing = 0;
 bool fails_from_there = false;
 uint64_t allocations = 0;
 uint64_t failures = 0;
+uint64_t own[1 << 20];  // no vector, which would allocate
+size_t num_own = 0;
 
 bool IsForRocksDb() {
   static const Range rocksdb = FindRocksDb();
@@ -55,11 +57,15 @@ bool IsForRocksDb() {
 bool Fails() {
   if (!armed) return false;
   const uint64_t number = ++allocations;
-  if (first_failing == 0 || number < first_failing) return false;
-  if (number > first_failing && !fails_from_there) return false;
+  if (first_failing > 0 && number < first_failing) return false;
+  if (first_failing > 0 && number > first_failing && !fails_from_there) return false;
   armed = false;  // backtrace() may allocate when it is first called
   const bool fails = !IsForRocksDb();
   armed = true;
+  if (first_failing == 0) {
+    if (fails && num_own < std::size(own)) own[num_own++] = number;
+    return false;
+  }
   failures += fails;
   return fails;
 }
@@ -84,6 +90,7 @@ void Start(uint64_t first, bool from_there) {
   fails_from_there = from_there;
   allocations = 0;
   failures = 0;
+  num_own = 0;
   armed = true;
 }
 
@@ -91,6 +98,7 @@ void Stop() { armed = false; }
 
 uint64_t Allocations() { return allocations; }
 uint64_t Failed() { return failures; }
+std::vector<uint64_t> OwnAllocations() { return {own, own + num_own}; }
 
 }  // namespace failing_alloc
 

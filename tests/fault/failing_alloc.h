@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace failing_alloc {
 
@@ -17,6 +18,8 @@ void Start(uint64_t first, bool from_there);
 void Stop();
 
 uint64_t Allocations();  // since Start()
-uint64_t Failed();       // since Start()
+// The numbers of those that are not RocksDB's, since Start(0).
+std::vector<uint64_t> OwnAllocations();
+uint64_t Failed();  // since Start()
 
 }  // namespace failing_alloc

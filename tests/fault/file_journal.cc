@@ -110,7 +110,7 @@ int Rename(Kind kind, const char* from, const char* to, Call&& call) {
 }
 
 template <typename Call>
-int ChangeName(Kind kind, const std::string& name, Call&& call) {
+int ChangeName(Kind kind, const char* name, Call&& call) {
   if (!active) return call();
   const std::lock_guard lock(state().mutex);
   const int result = call();
@@ -255,10 +255,11 @@ int unlink(const char* path) noexcept {
 
 int unlinkat(int directory, const char* path, int flags) noexcept {
   static const auto next = Next<int(int, const char*, int)>("unlinkat");
-  const std::string name = !active || path[0] == '/' || directory == AT_FDCWD
-                               ? std::string(path)
-                               : file_journal::PathOf(directory) + "/" + path;
-  return ChangeName(Event::Kind::kRemove, name, [&] { return next(directory, path, flags); });
+  if (!active) return next(directory, path, flags);
+  const bool is_whole = path[0] == '/' || directory == AT_FDCWD;
+  const std::string name = is_whole ? path : file_journal::PathOf(directory) + "/" + path;
+  return ChangeName(Event::Kind::kRemove, name.c_str(),
+                    [&] { return next(directory, path, flags); });
 }
 
 int remove(const char* path) noexcept {
