@@ -86,7 +86,8 @@ void PowerImage::Apply(const Event& event) {
   }
 }
 
-std::string PowerImage::Surviving(const File& file, std::mt19937_64& random) {
+std::string PowerImage::Surviving(const File& file, std::mt19937_64& random, bool* has_noise) {
+  *has_noise = false;
   std::string bytes = file.durable;
   if (file.pending.empty()) return bytes;
   const size_t kept = random() % (file.pending.size() + 1);
@@ -96,7 +97,9 @@ std::string PowerImage::Surviving(const File& file, std::mt19937_64& random) {
   for (size_t i = kept; i < file.pending.size(); ++i) fault_test::Change(*file.pending[i], &whole);
   if (whole.size() <= bytes.size()) return bytes;
   const size_t end = bytes.size() + random() % (whole.size() - bytes.size() + 1);
-  switch (random() % 5) {
+  const uint64_t kind = random() % 5;
+  *has_noise = kind >= 2;
+  switch (kind) {
     case 0:  // whole calls
       break;
     case 1:  // any byte
@@ -125,7 +128,8 @@ std::string PowerImage::Surviving(const File& file, std::mt19937_64& random) {
   return bytes;
 }
 
-void PowerImage::Write(const std::string& path, std::mt19937_64& random) const {
+bool PowerImage::Write(const std::string& path, std::mt19937_64& random) const {
+  bool manifest_has_noise = false;
   Names names = durable_names_;
   for (const auto& [directory, changes] : pending_names_) {
     const size_t kept = random() % (changes.size() + 1);
@@ -140,10 +144,14 @@ void PowerImage::Write(const std::string& path, std::mt19937_64& random) const {
       fs::create_directory(target);
     } else {
       const auto file = files_.find(node.file);
-      const std::string bytes = file == files_.end() ? "" : Surviving(file->second, random);
+      bool has_noise = false;
+      const std::string bytes =
+          file == files_.end() ? "" : Surviving(file->second, random, &has_noise);
       std::ofstream(target, std::ios::binary) << bytes;
+      manifest_has_noise |= has_noise && target.filename().string().starts_with("MANIFEST-");
     }
   }
+  return manifest_has_noise;
 }
 
 }  // namespace fault_test
