@@ -219,6 +219,13 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
          fs::remove_all(Path());
        },
        [](World&) { return OpenAndClose(Path(), QUASH_OPEN_CREATE); }},
+      {"open_readwrite",
+       [](World& world) {
+         Path() = world.path("copy.qdb");
+         fs::remove_all(Path());
+         fs::copy(world.path("original"), Path(), fs::copy_options::recursive);
+       },
+       [](World&) { return OpenAndClose(Path(), QUASH_OPEN_READWRITE); }},
       {"open_readonly", [](World& world) { Path() = world.path("original"); },
        [](World&) { return OpenAndClose(Path(), QUASH_OPEN_READONLY); }},
       {"open_follower", [](World& world) { Path() = world.path("a.qdb"); },
