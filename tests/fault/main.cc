@@ -1,5 +1,6 @@
-// Runs the fault tests: --cycles N, --flips N and --io-failures N make them longer
-// than in ctest, --seed S repeats a run.
+// Runs the fault tests. --cycles, --images, --flips, --records, --io-failures,
+// --allocations and --disks N make them longer than in ctest (options.h), --seed S
+// repeats a run.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <cstdlib>
 #include <string>
@@ -27,6 +28,8 @@ int main(int argc, char** argv) {
     if (name == "--flips") options.flips = static_cast<int>(value);
     if (name == "--io-failures") options.io_failures = static_cast<int>(value);
     if (name == "--allocations") options.allocations = value;
+    if (name == "--records") options.records = static_cast<int>(value);
+    if (name == "--disks") options.disks = static_cast<int>(value);
     if (name == "--seed") options.seed = value;
   }
   const int result = doctest::Context(argc, argv).run();
