@@ -1,13 +1,12 @@
 // Collections: create, open, drop, list, describe, statistics.
-#include <nlohmann/json.hpp>
 
 #include "libquashdb/api_handles.h"
 #include "libquashdb/gpu_image.h"
+#include "libquashdb/json_text.h"
 #include "libquashdb/metadata.h"
 #include "libquashdb/names.h"
 #include "libquashdb/utf8.h"
 
-using nlohmann::ordered_json;
 using quash::Error;
 using quash::NullArgument;
 using quash::Status;
@@ -123,10 +122,12 @@ quash_status quash_collection_create(quash_db* db, const char* name,
     QUASH_RETURN_IF_ERROR(quash::CopyOptions(options, "quash_collection_options", &given));
     quash::CollectionSpec spec;
     QUASH_RETURN_IF_ERROR(MakeSpec(name, given, &spec));
-    std::shared_ptr<quash::Collection> collection;
-    QUASH_RETURN_IF_ERROR(database.CreateCollection(std::move(spec), &collection));
-    if (out_collection == nullptr) return Status();
-    return MakeHandle(db, std::move(collection), out_collection);
+    // The handle first: nothing may fail once the collection is there.
+    auto made = std::make_unique<quash_collection>();
+    made->handle = db->handle;
+    QUASH_RETURN_IF_ERROR(database.CreateCollection(std::move(spec), &made->collection));
+    if (out_collection != nullptr) *out_collection = made.release();
+    return Status();
   });
 }
 
@@ -157,7 +158,9 @@ quash_status quash_collection_list(quash_db* db, char** out_json) {
     if (out_json == nullptr) return NullArgument("out_json");
     std::vector<std::string> names;
     QUASH_RETURN_IF_ERROR(database.ListCollections(&names));
-    return quash::CopyText(ordered_json(names).dump(), out_json);
+    quash::JsonArray list;
+    for (const std::string& name : names) list.Add(name);
+    return quash::CopyText(list.text(), out_json);
   });
 }
 
@@ -167,11 +170,12 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
     quash::SnapshotRef snapshot;
     QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
     const quash::CollectionSpec& spec = *snapshot->spec;
-    ordered_json fields = ordered_json::array();
+    quash::JsonArray fields;
     for (const quash::Field& field : spec.fields) {
-      fields.push_back({{"name", field.name}, {"type", quash::FieldTypeName(field.type)}});
+      fields.Add(quash::JsonObject(
+          {{"name", field.name}, {"type", quash::FieldTypeName(field.type)}}));
     }
-    ordered_json description = {{"name", spec.name},
+    quash::JsonObject description({{"name", spec.name},
                                       {"dim", spec.dim},
                                       {"metric", quash::MetricName(spec.metric)},
                                       {"id_type", quash::IdTypeName(spec.id_type)},
@@ -180,14 +184,15 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
                                       {"rotation", quash::RotationName(spec.rotation)},
                                       {"seed", spec.seed},
                                       {"rows", snapshot->live_rows},
-                                      {"fields", std::move(fields)}};
+                                      {"fields", fields}});
     if (snapshot->gpu != nullptr) {
-      description["gpu"] = {{"device", snapshot->gpu->device()},
-                            {"name", snapshot->gpu->device_name()},
-                            {"budget_bytes", snapshot->gpu->budget_bytes()},
-                            {"used_bytes", snapshot->gpu->used_bytes()}};
+      description.Add("gpu",
+                      quash::JsonObject({{"device", snapshot->gpu->device()},
+                                         {"name", snapshot->gpu->device_name()},
+                                         {"budget_bytes", snapshot->gpu->budget_bytes()},
+                                         {"used_bytes", snapshot->gpu->used_bytes()}}));
     }
-    return quash::CopyText(description.dump(), out_json);
+    return quash::CopyText(description.text(), out_json);
   });
 }
 

@@ -3,14 +3,13 @@
 #include <cmath>
 #include <limits>
 
-#include <nlohmann/json.hpp>
 
 #include "kernels/dispatch.h"
 #include "libquashdb/api_handles.h"
 #include "libquashdb/gpu_image.h"
+#include "libquashdb/json_text.h"
 #include "libquashdb/row_reader.h"
 
-using nlohmann::ordered_json;
 using quash::Error;
 using quash::Guard;
 using quash::Hit;
@@ -68,36 +67,37 @@ std::string DeviceText(const quash::SearchStats& stats, size_t nq, int gpu) {
   return fmt::format("gpu:{}{}", gpu, stats.gpu_queries < nq ? "+cpu" : "");
 }
 
-ordered_json ExplainJson(const quash::SearchPlan& plan, const quash::SearchStats& stats,
+quash::JsonObject ExplainJson(const quash::SearchPlan& plan, const quash::SearchStats& stats,
                          const quash::SearchWidths& measured, size_t nq, int gpu) {
-  ordered_json stages = ordered_json::array();
+  using quash::JsonText;
+  quash::JsonArray stages;
   uint64_t bytes = 0;
   for (const quash::StageStats& stage : stats.stages) {
-    stages.push_back({{"name", stage.name},
-                      {"rows_in", stage.rows_in},
-                      {"rows_out", stage.rows_out},
-                      {"bytes", stage.bytes}});
+    stages.Add(quash::JsonObject({{"name", stage.name},
+                                  {"rows_in", stage.rows_in},
+                                  {"rows_out", stage.rows_out},
+                                  {"bytes", stage.bytes}}));
     bytes += stage.bytes;
   }
-  ordered_json explain = {
+  quash::JsonObject explain({
       {"device", DeviceText(stats, nq, gpu)},
-      {"gpu_note", stats.gpu_note.empty() ? ordered_json(nullptr) : ordered_json(stats.gpu_note)},
+      {"gpu_note", stats.gpu_note.empty() ? JsonText(nullptr) : JsonText(stats.gpu_note)},
       {"kernel", quash::Kernels().name},
       {"mode", stats.mode},
       {"rows", stats.rows},
       {"matching_rows", stats.matching_rows},
       {"selectivity",
        stats.rows == 0 ? 0.0 : static_cast<double>(stats.matching_rows) / stats.rows},
-      {"filter", plan.filter ? ordered_json(plan.filter->text()) : ordered_json(nullptr)},
+      {"filter", plan.filter ? JsonText(plan.filter->text()) : JsonText(nullptr)},
       {"candidates", stats.widths.candidates},
       {"rerank_candidates", stats.widths.rerank_candidates},
       {"planes", stats.widths.planes},
-      {"stages", std::move(stages)},
+      {"stages", stages},
       {"bytes_read", bytes},
-      {"elapsed_us", stats.elapsed_us}};
-  explain["measured_recall"] = measured.measured_recall >= 0
-                                   ? ordered_json(measured.measured_recall)
-                                   : ordered_json(nullptr);
+      {"elapsed_us", stats.elapsed_us}});
+  explain.Add("measured_recall", measured.measured_recall >= 0
+                                     ? JsonText(measured.measured_recall)
+                                     : JsonText(nullptr));
   return explain;
 }
 
@@ -240,7 +240,7 @@ quash_status quash_query_explain(quash_query* query, char** out_json) {
       return Error(QUASH_MISUSE, "the query has not run, expected quash_query_run() before");
     }
     return quash::CopyText(ExplainJson(query->plan, query->stats, query->measured, query->nq, query->gpu)
-                               .dump(),
+                               .text(),
                            out_json);
   });
 }

@@ -246,6 +246,9 @@ Status CollectionDraft::Finish() {
   }
   ++state_.generation;
   store_.Put(&batch_, Family::kCatalog, CatalogKey(spec_.number, 's'), EncodeState(state_));
+  published_ = collection_.NewSnapshot(segments_);
+  published_->generation = state_.generation;
+  published_->live_rows = state_.live_rows;
   return Status();
 }
 

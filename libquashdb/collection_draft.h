@@ -56,6 +56,7 @@ class CollectionDraft {
   CollectionState state_;
   std::vector<SegmentView> segments_;  // sealed, then tail
   std::map<const Segment*, std::shared_ptr<std::vector<uint32_t>>> changed_live_;
+  std::shared_ptr<Snapshot> published_;  // made by Finish(), for Publish()
 };
 
 }  // namespace quash

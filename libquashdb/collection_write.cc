@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <new>
 
 #include "libquashdb/collection_draft.h"
 #include "libquashdb/executor_parallel.h"
@@ -179,9 +180,7 @@ Status StoredCollection::CommitCatalogEntry(const CatalogEntry& entry) {
   CollectionDraft draft(*this);
   draft.store_.Put(&draft.batch(), Family::kCatalog, CatalogKey(spec->number, 'c'),
                    EncodeCatalogEntry(entry));
-  // Segments ask the context for the types of fields younger than they are;
-  // tail runs carry their own spec and are made again.
-  context_->spec.store(spec);
+  // Tail runs carry their own spec and are made again.
   std::vector<SegmentView> segments;
   for (const SegmentView& view : draft.segments_) {
     if (!view.segment->is_tail()) {
@@ -194,16 +193,17 @@ Status StoredCollection::CommitCatalogEntry(const CatalogEntry& entry) {
     segments.push_back({std::move(copy), view.live, view.live_rows});
   }
   draft.segments_ = std::move(segments);
-  Status status = draft.Finish();
-  if (status.ok()) {
-    status = database_->Commit(&draft.batch(), [&] {
-      entry_ = entry;
-      spec_ = spec;
-      Publish(&draft);
-    });
-  }
-  if (!status.ok()) context_->spec.store(spec_);
-  return status;
+  CatalogEntry kept = entry;
+  QUASH_RETURN_IF_ERROR(draft.Finish());
+  draft.published_->spec = spec;
+  draft.published_->widths = entry.widths;
+  return database_->Commit(&draft.batch(), [&] {
+    // Segments ask the context for the types of fields younger than they are.
+    context_->spec.store(spec);
+    entry_ = std::move(kept);
+    spec_ = spec;
+    Publish(&draft);
+  });
 }
 
 Status StoredCollection::AddField(const Field& field) {
@@ -243,7 +243,11 @@ void StoredCollection::RewriteDead() {
     while (end < published_->segments.size() && fits(end)) {
       rows += published_->segments[end++].live_rows;
     }
-    if (!RewriteSegments(begin, end).ok()) return;
+    try {
+      if (!RewriteSegments(begin, end).ok()) return;
+    } catch (const std::bad_alloc&) {
+      return;
+    }
     s = begin;
   }
 }

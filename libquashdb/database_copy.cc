@@ -5,9 +5,10 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <new>
 #include <system_error>
 
+#include "libquashdb/json_text.h"
 #include "libquashdb/stored_database.h"
 
 namespace quash {
@@ -52,12 +53,15 @@ template <typename Fill>
 Status BuildCopy(const std::string& path, Fill&& fill) {
   std::string sibling;
   QUASH_RETURN_IF_ERROR(MakeSibling(path, &sibling));
-  Status status = fill(sibling);
-  if (status.ok()) status = RenameInPlace(sibling, path);
-  if (!status.ok()) {
-    std::error_code ignored;
-    fs::remove_all(sibling, ignored);
+  Status status;
+  try {
+    status = fill(sibling);
+    if (status.ok()) status = RenameInPlace(sibling, path);
+  } catch (const std::bad_alloc&) {
+    RemoveTree(sibling);
+    throw;
   }
+  if (!status.ok()) RemoveTree(sibling);
   return status;
 }
 
@@ -69,6 +73,22 @@ Status SyncFile(const fs::path& path) {
     return Error(QUASH_IO, "cannot sync {}: {}", path.string(), reason);
   }
   close(file);
+  return Status();
+}
+
+// The regular files of a directory, but for the lock, copied and synced.
+Status CopyFiles(const std::string& from, const std::string& to) {
+  std::vector<std::string> names;
+  QUASH_RETURN_IF_ERROR(ListDirectory(from, &names));
+  for (const std::string& name : names) {
+    std::error_code error;
+    const fs::path source = from + "/" + name;
+    const fs::path target = to + "/" + name;
+    if (name == "quashdb.lock" || !fs::is_regular_file(source, error)) continue;
+    fs::copy_file(source, target, error);
+    if (error) return Error(QUASH_IO, "cannot copy {}: {}", source.string(), error.message());
+    QUASH_RETURN_IF_ERROR(SyncFile(target));
+  }
   return Status();
 }
 
@@ -109,19 +129,13 @@ Status Database::Restore(const std::string& backup_path, const std::string& path
     QUASH_RETURN_IF_ERROR(backup->Verify(nullptr, &report));
   }
   return BuildCopy(path, [&](const std::string& sibling) -> Status {
-    std::error_code error;
-    for (const auto& entry : fs::recursive_directory_iterator(backup_path, error)) {
-      const fs::path target = fs::path(sibling) / fs::relative(entry.path(), backup_path, error);
-      if (entry.is_directory()) {
-        fs::create_directory(target, error);
-      } else if (entry.is_regular_file() && entry.path().filename() != "quashdb.lock") {
-        fs::copy_file(entry.path(), target, error);
-        if (!error) QUASH_RETURN_IF_ERROR(SyncFile(target));
-      }
-      if (error) break;
+    QUASH_RETURN_IF_ERROR(CopyFiles(backup_path, sibling));
+    const std::string data = sibling + "/data";
+    if (mkdir(data.c_str(), 0700) != 0) {
+      return Error(QUASH_IO, "cannot make {}: {}", data, std::generic_category().message(errno));
     }
-    if (error) return Error(QUASH_IO, "cannot copy {}: {}", backup_path, error.message());
-    QUASH_RETURN_IF_ERROR(SyncDirectory(sibling + "/data"));
+    QUASH_RETURN_IF_ERROR(CopyFiles(backup_path + "/data", data));
+    QUASH_RETURN_IF_ERROR(SyncDirectory(data));
     return SyncDirectory(sibling);
   });
 }
@@ -151,14 +165,15 @@ Status StoredDatabase::Verify(const Progress& progress, std::string* report_json
     rows += info.rows;
     segments += info.segments;
   }
-  nlohmann::ordered_json report;
-  report["ok"] = problems.empty();
-  report["collections"] = names.size();
-  report["rows"] = rows;
-  report["segments"] = segments;
-  report["bytes"] = bytes;
-  report["problems"] = problems;
-  *report_json = report.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  JsonArray list;
+  for (const std::string& problem : problems) list.Add(problem);
+  *report_json = JsonObject({{"ok", problems.empty()},
+                             {"collections", names.size()},
+                             {"rows", rows},
+                             {"segments", segments},
+                             {"bytes", bytes},
+                             {"problems", list}})
+                     .text();
   if (problems.empty()) return Status();
   return Error(QUASH_CORRUPT, "{} problems, the first: {}", problems.size(), problems.front());
 }

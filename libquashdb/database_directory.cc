@@ -1,5 +1,6 @@
 #include "libquashdb/database_directory.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <new>
 #include <system_error>
 
 namespace quash {
@@ -75,6 +77,40 @@ Status SyncDirectory(const std::string& path) {
   return failed ? Error(QUASH_IO, "cannot sync {}: {}", path, reason) : Status();
 }
 
+Status ListDirectory(const std::string& path, std::vector<std::string>* names) {
+  struct CloseDirectory {
+    void operator()(DIR* directory) const { closedir(directory); }
+  };
+  const std::unique_ptr<DIR, CloseDirectory> directory(opendir(path.c_str()));
+  if (directory == nullptr) return Error(QUASH_IO, "cannot list {}: {}", path, SystemError());
+  names->clear();
+  errno = 0;
+  while (const dirent* entry = readdir(directory.get())) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names->emplace_back(name);
+    errno = 0;
+  }
+  return errno == 0 ? Status() : Error(QUASH_IO, "cannot list {}: {}", path, SystemError());
+}
+
+void RemoveTree(const std::string& path) noexcept {
+  try {
+    std::vector<std::string> names;
+    if (!ListDirectory(path, &names).ok()) return;
+    for (const std::string& name : names) {
+      const std::string entry = path + "/" + name;
+      struct stat info;
+      if (lstat(entry.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
+        RemoveTree(entry);
+      } else {
+        unlink(entry.c_str());
+      }
+    }
+    rmdir(path.c_str());
+  } catch (const std::bad_alloc&) {  // it stays
+  }
+}
+
 Status WriteFileAtomically(const std::string& path, const std::string& content) {
   const std::string temporary = path + ".new";
   const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -126,13 +162,12 @@ Status DatabaseDirectory::Open(const std::string& path, quash_open_mode mode,
   if (!has_format) {
     // Nothing but our lock may be there: a creation cut short, or an empty
     // directory.
-    std::error_code error;
+    std::vector<std::string> names;
+    QUASH_RETURN_IF_ERROR(ListDirectory(path, &names));
     bool is_empty = true;
-    for (const auto& entry : fs::directory_iterator(path, error)) {
-      const std::string name = entry.path().filename();
+    for (const std::string& name : names) {
       is_empty &= name == &kLockFile[1] || name == std::string(&kFormatFile[1]) + ".new";
     }
-    if (error) return Error(QUASH_IO, "cannot list {}: {}", path, error.message());
     if (!is_empty) {
       return Error(QUASH_CORRUPT, "{} is not a QuashDB database: {} is missing", path,
                    &kFormatFile[1]);
@@ -143,7 +178,11 @@ Status DatabaseDirectory::Open(const std::string& path, quash_open_mode mode,
   }
   QUASH_RETURN_IF_ERROR(directory->Lock(mode));
   const bool is_writer = mode == QUASH_OPEN_CREATE || mode == QUASH_OPEN_READWRITE;
-  if (!has_format && is_writer) QUASH_RETURN_IF_ERROR(WriteFormat(directory->path_));
+  if (!has_format && is_writer) {
+    // The directory's own name is to survive a power cut too, whoever made it.
+    QUASH_RETURN_IF_ERROR(SyncDirectory(fs::absolute(directory->path_).parent_path()));
+    QUASH_RETURN_IF_ERROR(WriteFormat(directory->path_));
+  }
 
   std::string ignored;
   bool has_witness = false;

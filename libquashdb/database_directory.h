@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "libquashdb/status.h"
 #include "quashdb.h"
@@ -59,5 +60,11 @@ class DatabaseDirectory {
 // directory.
 Status WriteFileAtomically(const std::string& path, const std::string& content);
 Status SyncDirectory(const std::string& path);
+
+// What is in a directory, but for "." and "..", in no order. The iterators of
+// libstdc++ end the process where memory has run out.
+Status ListDirectory(const std::string& path, std::vector<std::string>* names);
+// Removes a directory and the files in it, to any depth, as far as that goes.
+void RemoveTree(const std::string& path) noexcept;
 
 }  // namespace quash

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "libquashdb/filter_lexer.h"
+#include "libquashdb/json_text.h"
 #include "libquashdb/names.h"
 #include "libquashdb/suggest.h"
 
@@ -204,28 +205,6 @@ class MetadataHandler : public nlohmann::json_sax<Json> {
   Status status_;
 };
 
-void AppendString(std::string_view text, std::string* out) {
-  *out += '"';
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      *out += '\\';
-      *out += c;
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) {
-      constexpr std::string_view kShort = "\b\t\n\f\r";
-      const size_t at = kShort.find(c);
-      if (at != std::string_view::npos) {
-        *out += '\\';
-        *out += "btnfr"[at];
-      } else {
-        fmt::format_to(std::back_inserter(*out), "\\u{:04x}", static_cast<unsigned>(c));
-      }
-    } else {
-      *out += c;
-    }
-  }
-  *out += '"';
-}
-
 template <typename T, typename Append>
 void AppendList(const std::vector<T>& list, Append append, std::string* out) {
   *out += '[';
@@ -241,15 +220,13 @@ void AppendValue(const Value& value, std::string* out) {
     const fmt::format_int text(number);
     out->append(text.data(), text.size());
   };
-  const auto append_string = [&](const std::string& text) { AppendString(text, out); };
+  const auto append_string = [&](const std::string& text) { AppendJsonString(text, out); };
   if (const auto* flag = std::get_if<bool>(&value)) {
     *out += *flag ? "true" : "false";
   } else if (const auto* number = std::get_if<int64_t>(&value)) {
     append_int(*number);
   } else if (const auto* real = std::get_if<double>(&value)) {
-    const std::string text = fmt::format("{}", *real);  // the shortest that reads back
-    *out += text;
-    if (text.find_first_of(".e") == std::string::npos) *out += ".0";
+    AppendJsonNumber(*real, out);
   } else if (const auto* text = std::get_if<std::string>(&value)) {
     append_string(*text);
   } else if (const auto* numbers = std::get_if<std::vector<int64_t>>(&value)) {
@@ -274,7 +251,7 @@ std::string FormatMetadata(const CollectionSpec& spec, const std::vector<Value>&
   for (size_t i = 0; i < values.size() && i < spec.fields.size(); ++i) {
     if (std::holds_alternative<std::monostate>(values[i])) continue;
     if (json.size() > 1) json += ',';
-    AppendString(spec.fields[i].name, &json);
+    AppendJsonString(spec.fields[i].name, &json);
     json += ':';
     AppendValue(values[i], &json);
   }

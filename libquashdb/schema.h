@@ -1,6 +1,7 @@
 // What a collection is: its settings and typed metadata fields.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,13 +18,23 @@ struct Field {
   quash_field_type type;
 };
 
+// Never held. A variant of alternatives that all move without throwing counts as
+// never empty in libstdc++ 12, and is then destroyed even where copying it has
+// thrown before anything was there; this one does not count.
+struct CopyGuard {
+  CopyGuard() noexcept = default;
+  CopyGuard(const CopyGuard&) noexcept {}
+  CopyGuard& operator=(const CopyGuard&) noexcept { return *this; }
+  auto operator<=>(const CopyGuard&) const = default;
+};
+
 // One metadata value; monostate is null. The alternative matches the field's
 // type.
 using Value = std::variant<std::monostate, bool, int64_t, double, std::string,
-                           std::vector<int64_t>, std::vector<std::string>>;
+                           std::vector<int64_t>, std::vector<std::string>, CopyGuard>;
 
 // An external id: the alternative matches the collection's id type.
-using Id = std::variant<int64_t, std::string>;
+using Id = std::variant<int64_t, std::string, CopyGuard>;
 
 struct CollectionSpec {
   uint32_t number = 0;  // key prefix in every column family, never reused

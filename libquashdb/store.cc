@@ -8,11 +8,13 @@
 #include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <mutex>
-#include <system_error>
+
+#include "libquashdb/database_directory.h"
 
 namespace quash {
 namespace {
@@ -67,14 +69,14 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
 // RocksDB leaves the empty log of an opening without writes behind until the next
 // flush. Failures do no harm.
 void RemoveEmptyLogs(const std::string& path) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  for (auto entry = fs::directory_iterator(path, error); !error && entry != fs::end(entry);
-       entry.increment(error)) {
-    std::error_code of_entry;
-    if (entry->path().extension() == ".log" && entry->is_regular_file(of_entry) &&
-        entry->file_size(of_entry) == 0 && !of_entry) {
-      fs::remove(entry->path(), of_entry);
+  std::vector<std::string> names;
+  (void)ListDirectory(path, &names);
+  for (const std::string& name : names) {
+    const std::string file = path + "/" + name;
+    struct stat info;
+    if (name.ends_with(".log") && lstat(file.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+        info.st_size == 0) {
+      unlink(file.c_str());
     }
   }
 }
@@ -362,11 +364,19 @@ uint64_t Store::memory_bytes() const {
   return total;
 }
 
-std::shared_ptr<const ReadView> Store::NewView() {
-  return std::shared_ptr<const ReadView>(new ReadView(shared_from_this()));
+std::shared_ptr<ReadView> Store::PrepareView() {
+  return std::shared_ptr<ReadView>(new ReadView(shared_from_this()));
 }
 
-ReadView::ReadView(std::shared_ptr<Store> store) : store_(std::move(store)) {
+std::shared_ptr<const ReadView> Store::NewView() {
+  std::shared_ptr<ReadView> view = PrepareView();
+  view->Take();
+  return view;
+}
+
+ReadView::ReadView(std::shared_ptr<Store> store) : store_(std::move(store)) {}
+
+void ReadView::Take() {
   if (store_->access_ == Store::Access::kReadWrite) snapshot_ = store_->db_->GetSnapshot();
 }
 

@@ -88,6 +88,8 @@ class Store : public std::enable_shared_from_this<Store> {
   Status WriteError() const;
 
   std::shared_ptr<const ReadView> NewView();
+  // A view of nothing, to be taken later, when allocating must not fail.
+  std::shared_ptr<ReadView> PrepareView();
 
  private:
   class ErrorLatch;
@@ -115,6 +117,7 @@ class ReadView {
   ReadView(const ReadView&) = delete;
   ReadView& operator=(const ReadView&) = delete;
   const Store& store() const { return *store_; }
+  void Take();  // the present state, once
 
  private:
   friend class Store;

@@ -75,6 +75,16 @@ Status LocateSlot(std::span<const SegmentView> segments, uint64_t slot,
 Status StoredCollection::Load(StoredDatabase* database, std::shared_ptr<Store> store,
                               const CatalogEntry& entry,
                               std::shared_ptr<StoredCollection>* out) {
+  std::shared_ptr<StoredCollection> collection;
+  QUASH_RETURN_IF_ERROR(Create(database, std::move(store), entry, &collection));
+  QUASH_RETURN_IF_ERROR(collection->LoadRows());
+  *out = std::move(collection);
+  return Status();
+}
+
+Status StoredCollection::Create(StoredDatabase* database, std::shared_ptr<Store> store,
+                                const CatalogEntry& entry,
+                                std::shared_ptr<StoredCollection>* out) {
   std::shared_ptr<StoredCollection> collection(
       new StoredCollection(database, entry.spec.name));
   collection->entry_ = entry;
@@ -93,7 +103,7 @@ Status StoredCollection::Load(StoredDatabase* database, std::shared_ptr<Store> s
   collection->context_->cache = database->cache();
   collection->context_->layout = collection->quantizer_->layout();
   collection->context_->spec = collection->spec_;
-  QUASH_RETURN_IF_ERROR(collection->LoadRows());
+  collection->published_ = collection->NewSnapshot({});
   *out = std::move(collection);
   return Status();
 }
@@ -220,7 +230,7 @@ std::shared_ptr<Snapshot> StoredCollection::NewSnapshot(
 
 void StoredCollection::Publish(CollectionDraft* draft) {
   state_ = draft->state_;
-  published_ = NewSnapshot(draft->segments_);
+  published_ = std::move(draft->published_);
 }
 
 void StoredCollection::Detach() {

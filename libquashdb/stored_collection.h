@@ -24,6 +24,9 @@ class StoredCollection final : public Collection {
   // Reads the state of collection `number` and checks that its parts are there.
   static Status Load(StoredDatabase* database, std::shared_ptr<Store> store,
                      const CatalogEntry& entry, std::shared_ptr<StoredCollection>* out);
+  // One that has no rows and is about to be stored.
+  static Status Create(StoredDatabase* database, std::shared_ptr<Store> store,
+                       const CatalogEntry& entry, std::shared_ptr<StoredCollection>* out);
 
   Status GetSnapshot(SnapshotRef* out) const override;
   Status Write(const WriteBatch& batch, WriteMode mode, const Progress& progress,
@@ -57,7 +60,8 @@ class StoredCollection final : public Collection {
   uint32_t number() const { return spec_->number; }
   const CollectionState& state() const { return state_; }
 
-  // Takes a committed draft as the new state. Under both database locks.
+  // Takes a committed draft as the new state. Under both database locks. Allocates
+  // nothing.
   void Publish(CollectionDraft* draft);
   // Forgets the snapshot handed out last. Under the publish lock.
   void ForgetHandedOut() { handed_out_.reset(); }

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
 
 #include "libquashdb/collection_draft.h"
+#include "libquashdb/json_text.h"
 #include "libquashdb/key.h"
 #include "libquashdb/suggest.h"
 
@@ -178,11 +178,15 @@ Status StoredDatabase::Commit(rocksdb::WriteBatch* batch, const std::function<vo
   const std::string number = EncodeNumber(commit_number_ + 1);
   for (const Family family : kMarked) store_->Put(batch, family, kCommitKey, number);
   const bool sync = options_.durability == QUASH_DURABILITY_FULL;
+  // What is committed is published whatever happens: nothing is allocated, other
+  // than by RocksDB, once it is written.
+  std::shared_ptr<ReadView> view = store_->PrepareView();
   QUASH_RETURN_IF_ERROR(store_->Write(batch, sync));
   ++commit_number_;
   {
     const std::lock_guard lock(publish_mutex_);
-    view_ = store_->NewView();
+    view->Take();
+    view_ = std::move(view);
     publish();
     const std::lock_guard collections_lock(handed_out_mutex_);
     for (StoredCollection* collection : loaded_) collection->ForgetHandedOut();
@@ -240,29 +244,41 @@ Status StoredDatabase::OpenCollection(std::string_view name, std::shared_ptr<Col
 
 Status StoredDatabase::CreateCollection(CollectionSpec spec, std::shared_ptr<Collection>* out) {
   const std::string name = spec.name;
-  {
-    const std::lock_guard lock(writer_mutex_);
-    QUASH_RETURN_IF_ERROR(CheckWritable());
-    const std::lock_guard collections_lock(collections_mutex_);
-    if (entries_.contains(name)) {
-      return Error(QUASH_EXISTS, "collection {} exists already", QuoteForMessage(name));
-    }
-    spec.number = next_collection_;
-    CatalogEntry entry;
-    entry.codebook = MakeLevelCodebook(GetCodebook(spec.dim, spec.bits));
-    entry.segment_rows = SegmentRows(spec.dim);
-    entry.spec = std::move(spec);
-    rocksdb::WriteBatch batch;
-    const uint32_t number = entry.spec.number;
-    store_->Put(&batch, Family::kCatalog, CatalogKey(number, 'c'), EncodeCatalogEntry(entry));
-    store_->Put(&batch, Family::kCatalog, CatalogKey(number, 's'), EncodeState({}));
-    store_->Put(&batch, Family::kCatalog, kNextCollectionKey, EncodeNumber(number + uint64_t{1}));
-    QUASH_RETURN_IF_ERROR(Commit(&batch, [] {}));
-    ++next_collection_;
-    entries_.emplace(name, std::move(entry));
+  const std::lock_guard lock(writer_mutex_);
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  const std::lock_guard collections_lock(collections_mutex_);
+  if (entries_.contains(name)) {
+    return Error(QUASH_EXISTS, "collection {} exists already", QuoteForMessage(name));
   }
+  spec.number = next_collection_;
+  CatalogEntry entry;
+  entry.codebook = MakeLevelCodebook(GetCodebook(spec.dim, spec.bits));
+  entry.segment_rows = SegmentRows(spec.dim);
+  entry.spec = std::move(spec);
+  rocksdb::WriteBatch batch;
+  const uint32_t number = entry.spec.number;
+  store_->Put(&batch, Family::kCatalog, CatalogKey(number, 'c'), EncodeCatalogEntry(entry));
+  store_->Put(&batch, Family::kCatalog, CatalogKey(number, 's'), EncodeState({}));
+  store_->Put(&batch, Family::kCatalog, kNextCollectionKey, EncodeNumber(number + uint64_t{1}));
+
   std::shared_ptr<StoredCollection> collection;
-  QUASH_RETURN_IF_ERROR(LoadCollection(name, &collection));
+  QUASH_RETURN_IF_ERROR(StoredCollection::Create(this, store_, entry, &collection));
+  CatalogEntries new_entry;
+  new_entry.emplace(name, std::move(entry));
+  decltype(collections_) new_collection;
+  new_collection.emplace(name, collection);
+  {
+    const std::lock_guard handed_out_lock(handed_out_mutex_);
+    loaded_.reserve(loaded_.size() + 1);
+  }
+  QUASH_RETURN_IF_ERROR(Commit(&batch, [] {}));
+  ++next_collection_;
+  entries_.merge(new_entry);
+  collections_.merge(new_collection);
+  {
+    const std::lock_guard handed_out_lock(handed_out_mutex_);
+    loaded_.push_back(collection.get());
+  }
   if (out != nullptr) *out = std::move(collection);
   return Status();
 }
@@ -454,33 +470,34 @@ Status StoredDatabase::StatsJson(std::string* out) const {
   auto& self = const_cast<StoredDatabase&>(*this);  // loading is not a change
   std::vector<std::shared_ptr<StoredCollection>> collections;
   QUASH_RETURN_IF_ERROR(self.LoadAll(&collections));
-  nlohmann::ordered_json json;
-  json["path"] = directory_->path();
-  json["format_version"] = kFormatVersion;
-  json["durability"] = options_.durability == QUASH_DURABILITY_FULL ? "full" : "normal";
-  json["memory_budget_bytes"] = options_.memory_budget_bytes;
-  json["cache_bytes"] = cache_->used_bytes();
-  json["storage_memory_bytes"] = store_->memory_bytes();
-  json["disk_bytes"] = store_->disk_bytes();
-  json["sequence"] = store_->sequence();
-  json["collections"] = nlohmann::ordered_json::array();
+  JsonArray list;
   for (const auto& collection : collections) {
     quash_collection_info info;
     const Status status = collection->Stats(&info);
     if (status.code() == QUASH_NOT_FOUND) continue;
     QUASH_RETURN_IF_ERROR(status);
-    json["collections"].push_back({{"name", collection->name()},
-                                   {"rows", info.rows},
-                                   {"dead_rows", info.dead_rows},
-                                   {"segments", info.segments},
-                                   {"tail_rows", info.tail_rows},
-                                   {"code_bytes", info.code_bytes},
-                                   {"rerank_bytes", info.rerank_bytes},
-                                   {"resident_bytes", info.resident_bytes},
-                                   {"hot_bytes", info.hot_bytes},
-                                   {"generation", info.generation}});
+    list.Add(JsonObject({{"name", collection->name()},
+                         {"rows", info.rows},
+                         {"dead_rows", info.dead_rows},
+                         {"segments", info.segments},
+                         {"tail_rows", info.tail_rows},
+                         {"code_bytes", info.code_bytes},
+                         {"rerank_bytes", info.rerank_bytes},
+                         {"resident_bytes", info.resident_bytes},
+                         {"hot_bytes", info.hot_bytes},
+                         {"generation", info.generation}}));
   }
-  *out = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  *out = JsonObject({{"path", directory_->path()},
+                     {"format_version", kFormatVersion},
+                     {"durability",
+                      options_.durability == QUASH_DURABILITY_FULL ? "full" : "normal"},
+                     {"memory_budget_bytes", options_.memory_budget_bytes},
+                     {"cache_bytes", cache_->used_bytes()},
+                     {"storage_memory_bytes", store_->memory_bytes()},
+                     {"disk_bytes", store_->disk_bytes()},
+                     {"sequence", store_->sequence()},
+                     {"collections", list}})
+             .text();
   return Status();
 }
 

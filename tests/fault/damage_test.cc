@@ -12,73 +12,15 @@
 
 #include "tests/capi/support.h"
 #include "tests/fault/options.h"
+#include "tests/fault/probe.h"
 #include "tests/fault/workload.h"
 
 namespace fault_test {
 namespace {
 
 namespace fs = std::filesystem;
-using capi_test::Child;
 using capi_test::Db;
 using capi_test::TempDir;
-
-std::string ReadFile(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-void WriteFile(const fs::path& path, const std::string& bytes) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-// A database with sealed segments, deletes and a tail, closed, and its dump.
-struct Original {
-  explicit Original(const TempDir& dir) : path(dir / "original.qdb"), dump(dir / "dump") {
-    const Db db = capi_test::Open(path);
-    REQUIRE_OK(CreateCollections(db.get()));
-    Collections collections;
-    REQUIRE_OK(OpenCollections(db.get(), &collections));
-    for (int64_t number = 0; number < 60; ++number) {
-      REQUIRE_OK(Apply(db.get(), collections, /*seed=*/7, MakeBatch(7, number)));
-    }
-    FreeCollections(collections);
-    WriteFile(dump, capi_test::Dump(db.get()));
-  }
-  std::string path, dump;
-};
-
-// One line of a probe in a process of its own, split at the bar.
-struct Finding {
-  std::string outcome, verify;
-};
-
-Finding Probe(const std::string& path, const std::string& dump) {
-  Child child({"probe", path, dump});
-  const std::string line = child.ReadLine();
-  const int exit_code = child.Wait();
-  CHECK_MESSAGE(exit_code == 0, "the process ended with ", exit_code);
-  const size_t bar = line.find("|verify ");
-  if (bar == std::string::npos) return {line, ""};
-  return {line.substr(0, bar), line.substr(bar + 8)};
-}
-
-// The outcome must be honest whatever has been done to the file.
-void CheckFinding(const Finding& finding) {
-  INFO("outcome: ", finding.outcome, ", verify: ", finding.verify);
-  const auto says = [&](const char* start) {
-    return finding.outcome.starts_with(start) && finding.outcome.size() > strlen(start) + 10;
-  };
-  const bool refused =
-      says("refused QUASH_CORRUPT ") || says("refused QUASH_IO ") || says("refused QUASH_VERSION ");
-  const bool failed = says("failed QUASH_CORRUPT ") || says("failed QUASH_IO ");
-  CHECK((refused || failed || finding.outcome == "same"));
-  if (failed) CHECK((finding.verify == "QUASH_CORRUPT" || finding.verify == "QUASH_IO"));
-}
-
-void CopyDatabase(const std::string& from, const std::string& to) {
-  fs::remove_all(to);
-  fs::copy(from, to, fs::copy_options::recursive);
-}
 
 std::vector<fs::path> FilesOf(const std::string& path) {
   std::vector<fs::path> files;

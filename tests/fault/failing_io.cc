@@ -32,10 +32,8 @@ State& state() {
 }
 
 std::atomic<bool> active{false};
-std::atomic<Kind> failing_kind{Kind::kWrite};
-std::atomic<uint64_t> first_failing{0};
-std::atomic<bool> fails_from_there{false};
-std::atomic<uint64_t> calls[kNumKinds];
+Failure failure;  // unchanged while active
+std::atomic<uint64_t> calls{0};
 std::atomic<uint64_t> failures{0};
 
 // The next definition of a libc function after this library's.
@@ -55,21 +53,49 @@ bool IsWatched(const std::string& path) {
   return path.size() > state().directory.size() && path.starts_with(state().directory);
 }
 
-// Counts a call; true if it is to fail.
-bool Fails(Kind kind) {
-  const uint64_t number = ++calls[static_cast<int>(kind)];
-  const uint64_t first = first_failing;
-  if (kind != failing_kind || first == 0) return false;
-  const bool fails = number == first || (number > first && fails_from_there);
-  if (fails) ++failures;
-  return fails;
+bool IsMeant(const std::string& path) {
+  const std::string name = fs::path(path).filename();
+  switch (failure.files) {
+    case Files::kAny:
+      return true;
+    case Files::kLog:
+      return name.ends_with(".log");
+    case Files::kTable:
+      return name.ends_with(".sst");
+    case Files::kManifest:
+      return name.starts_with("MANIFEST-");
+    case Files::kCurrent:
+      return name == "CURRENT" || name.ends_with(".dbtmp");
+    case Files::kOwn:
+      return name.starts_with("quashdb.");
+  }
+  return false;
 }
 
-bool Fails(Kind kind, int file) { return active && IsWatched(PathOf(file)) && Fails(kind); }
-bool Fails(Kind kind, const char* path) { return active && IsWatched(path) && Fails(kind); }
+// Counts a call; true if it is to fail, with errno set.
+bool Fails(Kind kind, const std::string& path) {
+  if (kind != failure.kind || !IsMeant(path)) return false;
+  const uint64_t number = ++calls;
+  if (failure.first == 0 || number < failure.first) return false;
+  if (number > failure.first && !failure.from_there) return false;
+  ++failures;
+  errno = failure.error == Error::kEnospc ? ENOSPC : EIO;
+  return true;
+}
+
+bool Fails(Kind kind, int file) {
+  if (!active || kind != failure.kind) return false;
+  const std::string path = PathOf(file);
+  return IsWatched(path) && Fails(kind, path);
+}
+bool FailsPath(Kind kind, const char* path) {
+  return active && IsWatched(path) && Fails(kind, std::string(path));
+}
 
 // Half of all runs: the first half of the bytes arrives.
-bool TearsWrites() { return first_failing % 2 == 0; }
+bool TearsWrites() { return failure.first % 2 == 0; }
+bool IsShort() { return failure.error == Error::kShort; }
+size_t ShortSize(size_t size) { return std::max<size_t>(size / 2, 1); }
 
 // The disk has kept what was synced before and nothing else.
 void ForgetUnsynced(int file, const std::string& path) {
@@ -84,9 +110,10 @@ void ForgetUnsynced(int file, const std::string& path) {
 int Sync(int file, int (*next)(int)) {
   const std::string path = active ? PathOf(file) : "";
   if (!IsWatched(path)) return next(file);
-  if (Fails(Kind::kSync)) {
+  if (Fails(Kind::kSync, path)) {
+    const int error = errno;
     ForgetUnsynced(file, path);
-    errno = EIO;
+    errno = error;
     return -1;
   }
   struct stat info;
@@ -98,7 +125,7 @@ int Sync(int file, int (*next)(int)) {
 
 }  // namespace
 
-void Start(const char* directory, Kind kind, uint64_t first, bool from_there) {
+void Start(const char* directory, const Failure& what) {
   active = false;
   {
     const std::lock_guard lock(state().mutex);
@@ -110,22 +137,21 @@ void Start(const char* directory, Kind kind, uint64_t first, bool from_there) {
       }
     }
   }
-  failing_kind = kind;
-  first_failing = first;
-  fails_from_there = from_there;
-  for (auto& count : calls) count = 0;
+  failure = what;
+  calls = 0;
   failures = 0;
   active = true;
 }
 
 void Stop() { active = false; }
 
-uint64_t Calls(Kind kind) { return calls[static_cast<int>(kind)]; }
+uint64_t Calls() { return calls; }
 uint64_t Failed() { return failures; }
 
 }  // namespace failing_io
 
 using failing_io::Fails;
+using failing_io::FailsPath;
 using failing_io::Kind;
 using failing_io::Next;
 
@@ -134,8 +160,10 @@ extern "C" {
 ssize_t write(int file, const void* data, size_t size) {
   static const auto next = Next<ssize_t(int, const void*, size_t)>("write");
   if (Fails(Kind::kWrite, file)) {
+    if (failing_io::IsShort()) return next(file, data, failing_io::ShortSize(size));
+    const int error = errno;
     if (failing_io::TearsWrites()) (void)!next(file, data, size / 2);
-    errno = EIO;
+    errno = error;
     return -1;
   }
   return next(file, data, size);
@@ -144,8 +172,10 @@ ssize_t write(int file, const void* data, size_t size) {
 ssize_t pwrite(int file, const void* data, size_t size, off_t offset) {
   static const auto next = Next<ssize_t(int, const void*, size_t, off_t)>("pwrite");
   if (Fails(Kind::kWrite, file)) {
+    if (failing_io::IsShort()) return next(file, data, failing_io::ShortSize(size), offset);
+    const int error = errno;
     if (failing_io::TearsWrites()) (void)!next(file, data, size / 2, offset);
-    errno = EIO;
+    errno = error;
     return -1;
   }
   return next(file, data, size, offset);
@@ -164,18 +194,14 @@ int fdatasync(int file) {
 int sync_file_range(int file, off_t offset, off_t size, unsigned flags) {
   static const auto next = Next<int(int, off_t, off_t, unsigned)>("sync_file_range");
   // Without flags it only asks whether the file system has it.
-  if (flags != 0 && Fails(Kind::kSync, file)) {
-    errno = EIO;
-    return -1;
-  }
+  if (flags != 0 && Fails(Kind::kSync, file)) return -1;
   return next(file, offset, size, flags);
 }
 
 ssize_t read(int file, void* data, size_t size) {
   static const auto next = Next<ssize_t(int, void*, size_t)>("read");
   if (Fails(Kind::kRead, file)) {
-    errno = EIO;
-    return -1;
+    return failing_io::IsShort() ? next(file, data, failing_io::ShortSize(size)) : -1;
   }
   return next(file, data, size);
 }
@@ -183,8 +209,7 @@ ssize_t read(int file, void* data, size_t size) {
 ssize_t pread(int file, void* data, size_t size, off_t offset) {
   static const auto next = Next<ssize_t(int, void*, size_t, off_t)>("pread");
   if (Fails(Kind::kRead, file)) {
-    errno = EIO;
-    return -1;
+    return failing_io::IsShort() ? next(file, data, failing_io::ShortSize(size), offset) : -1;
   }
   return next(file, data, size, offset);
 }
@@ -192,7 +217,6 @@ ssize_t pread(int file, void* data, size_t size, off_t offset) {
 size_t fread_unlocked(void* data, size_t size, size_t count, FILE* file) {
   static const auto next = Next<size_t(void*, size_t, size_t, FILE*)>("fread_unlocked");
   if (Fails(Kind::kRead, fileno(file))) {
-    errno = EIO;
     return 0;
   }
   return next(data, size, count, file);
@@ -207,29 +231,33 @@ int open(const char* path, int flags, ...) {
     mode = va_arg(arguments, mode_t);
     va_end(arguments);
   }
-  if (Fails(Kind::kName, path)) {
-    errno = EIO;
-    return -1;
-  }
+  const Kind kind = (flags & O_CREAT) != 0 ? Kind::kCreate : Kind::kOpen;
+  if (FailsPath(kind, path)) return -1;
   return next(path, flags, mode);
 }
 
 int rename(const char* from, const char* to) noexcept {
   static const auto next = Next<int(const char*, const char*)>("rename");
-  if (Fails(Kind::kName, from)) {
-    errno = EIO;
-    return -1;
-  }
+  if (FailsPath(Kind::kRename, to)) return -1;
   return next(from, to);
 }
 
 int ftruncate(int file, off_t size) noexcept {
   static const auto next = Next<int(int, off_t)>("ftruncate");
-  if (Fails(Kind::kName, file)) {
-    errno = EIO;
-    return -1;
-  }
+  if (Fails(Kind::kCreate, file)) return -1;
   return next(file, size);
+}
+
+int link(const char* from, const char* to) noexcept {
+  static const auto next = Next<int(const char*, const char*)>("link");
+  if (FailsPath(Kind::kRename, from)) return -1;
+  return next(from, to);
+}
+
+int unlink(const char* path) noexcept {
+  static const auto next = Next<int(const char*)>("unlink");
+  if (FailsPath(Kind::kRename, path)) return -1;
+  return next(path);
 }
 
 }  // extern "C"

@@ -3,11 +3,13 @@
 // RocksDB and libquashdb call.
 //
 // Counted and failed are calls on files below one directory:
-//   kWrite  write, pwrite: EIO; where `first` is even, after the first half of the bytes
-//   kSync   fsync, fdatasync: EIO, and what was not synced before is gone;
-//           sync_file_range: EIO. Those that succeed do not wait for the disk
-//   kRead   read, pread, fread_unlocked: EIO
-//   kName   open, rename, ftruncate: EIO
+//   kWrite   write, pwrite; where `first` is even, after the first half of the bytes
+//   kSync    fsync, fdatasync: what was not synced before is gone; sync_file_range.
+//            Those that succeed do not wait for the disk
+//   kRead    read, pread, fread_unlocked
+//   kOpen    open of a file that is to be there
+//   kCreate  open of one that may be made, ftruncate
+//   kRename  rename, link, unlink
 // Thread-safe. Nothing is counted before Start().
 #pragma once
 
@@ -15,18 +17,34 @@
 
 namespace failing_io {
 
-enum class Kind { kWrite, kSync, kRead, kName };
-inline constexpr int kNumKinds = 4;
+enum class Kind { kWrite, kSync, kRead, kOpen, kCreate, kRename };
+inline constexpr int kNumKinds = 6;
+
+// RocksDB's log, tables, manifest, CURRENT with the file that becomes it, and
+// the files that are libquashdb's own.
+enum class Files { kAny, kLog, kTable, kManifest, kCurrent, kOwn };
+inline constexpr int kNumFiles = 6;
+
+// kShort: half of the bytes are written or read, and that is no error; other
+// calls give EIO.
+enum class Error { kEio, kEnospc, kShort };
+inline constexpr int kNumErrors = 3;
+
+// What fails.
+struct Failure {
+  Kind kind = Kind::kWrite;
+  Files files = Files::kAny;
+  Error error = Error::kEio;
+  uint64_t first = 0;       // number of the call that fails, from 1; 0: none
+  bool from_there = false;  // all from `first` on fail, not that one alone
+};
 
 // Begins counting from 0.
-//   directory   absolute, without symbolic links
-//   kind        of the calls that fail
-//   first       number of the call that fails, from 1; 0: none
-//   from_there  all calls of that kind from `first` on fail, not that one alone
-void Start(const char* directory, Kind kind, uint64_t first, bool from_there);
+//   directory  absolute, without symbolic links
+void Start(const char* directory, const Failure& failure);
 void Stop();
 
-uint64_t Calls(Kind kind);  // since Start()
-uint64_t Failed();          // since Start()
+uint64_t Calls();   // of the failure's kind and files, since Start()
+uint64_t Failed();  // since Start()
 
 }  // namespace failing_io

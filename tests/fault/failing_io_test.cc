@@ -24,15 +24,15 @@ namespace fs = std::filesystem;
 using capi_test::Child;
 using capi_test::Db;
 using capi_test::TempDir;
+using failing_io::Failure;
+using failing_io::Files;
 using failing_io::Kind;
 
-constexpr const char* kKindNames[failing_io::kNumKinds] = {"write", "sync", "read", "name"};
-
-struct Failure {
-  Kind kind;
-  uint64_t call;  // 0: none fails
-  bool from_there;
-};
+constexpr const char* kKindNames[failing_io::kNumKinds] = {"write", "sync",   "read",
+                                                           "open",  "create", "rename"};
+constexpr const char* kFileNames[failing_io::kNumFiles] = {"any file", "log",     "table",
+                                                           "manifest", "CURRENT", "own file"};
+constexpr const char* kErrorNames[failing_io::kNumErrors] = {"EIO", "ENOSPC", "short"};
 
 // What the child said of itself.
 struct Run {
@@ -47,7 +47,8 @@ struct Run {
 void CheckOutcome(const std::string& text, Run* run) {
   if (text.starts_with("QUASH_OK ")) return;
   ++run->errors;
-  const bool has_code = text.starts_with("QUASH_IO ") || text.starts_with("QUASH_CORRUPT ");
+  const bool has_code = text.starts_with("QUASH_IO ") || text.starts_with("QUASH_CORRUPT ") ||
+                        text.starts_with("QUASH_FULL ");
   CHECK_MESSAGE((has_code && text.size() > strlen("QUASH_CORRUPT ") + 10), text);
 }
 
@@ -64,7 +65,9 @@ std::unique_ptr<Child> StartChild(const std::string& path, uint64_t seed, int64_
   return std::make_unique<Child>(
       std::vector<std::string>{"failing-io", path, std::to_string(seed), std::to_string(first),
                                std::to_string(last), std::to_string(static_cast<int>(failure.kind)),
-                               std::to_string(failure.call), failure.from_there ? "on" : "once"});
+                               std::to_string(static_cast<int>(failure.files)),
+                               std::to_string(static_cast<int>(failure.error)),
+                               std::to_string(failure.first), failure.from_there ? "on" : "once"});
 }
 
 Run FinishChild(Child& child) {
@@ -135,14 +138,31 @@ void CheckReopened(const std::string& path, uint64_t seed, Model model, const Ru
 class FastSyncs {
  public:
   explicit FastSyncs(const std::string& directory) {
-    failing_io::Start(directory.c_str(), Kind::kSync, /*first=*/0, /*from_there=*/false);
+    failing_io::Start(directory.c_str(), {.kind = Kind::kSync});
   }
   ~FastSyncs() { failing_io::Stop(); }
 };
 
-// The calls to fail, of `calls`: all, or a sample of them that has the first and
-// the last.
-std::vector<Failure> Failures(Kind kind, uint64_t calls, size_t limit, std::mt19937_64* random) {
+// What fails, of `calls` of a kind: a sample of them that has the first and the
+// last, each in one way; or, with limit 0, every one in every way.
+std::vector<Failure> Failures(Kind kind, Files files, uint64_t calls, size_t limit,
+                              std::mt19937_64* random) {
+  std::vector<Failure> failures;
+  if (limit == 0) {
+    for (uint64_t place = 1; place <= calls; ++place) {
+      for (int error = 0; error < failing_io::kNumErrors; ++error) {
+        const bool has_short = kind == Kind::kWrite || kind == Kind::kRead;
+        if (static_cast<failing_io::Error>(error) == failing_io::Error::kShort && !has_short) {
+          continue;
+        }
+        for (const bool from_there : {false, true}) {
+          failures.push_back(
+              {kind, files, static_cast<failing_io::Error>(error), place, from_there});
+        }
+      }
+    }
+    return failures;
+  }
   std::vector<uint64_t> places(calls);
   std::iota(places.begin(), places.end(), 1);
   if (places.size() > limit) {
@@ -150,8 +170,10 @@ std::vector<Failure> Failures(Kind kind, uint64_t calls, size_t limit, std::mt19
     std::swap(places[1], places.back());
     places.resize(std::max<size_t>(limit, 2));
   }
-  std::vector<Failure> failures;
-  for (const uint64_t place : places) failures.push_back({kind, place, (*random)() % 2 == 0});
+  for (const uint64_t place : places) {
+    const auto error = static_cast<failing_io::Error>((*random)() % failing_io::kNumErrors);
+    failures.push_back({kind, files, error, place, (*random)() % 2 == 0});
+  }
   return failures;
 }
 
@@ -173,7 +195,9 @@ void RunAll(const TempDir& dir, const std::string& original, uint64_t seed, int6
     for (Runner& runner : runners) {
       CAPTURE(seed);
       CAPTURE(std::string(kKindNames[static_cast<int>(runner.failure.kind)]));
-      CAPTURE(runner.failure.call);
+      CAPTURE(std::string(kFileNames[static_cast<int>(runner.failure.files)]));
+      CAPTURE(std::string(kErrorNames[static_cast<int>(runner.failure.error)]));
+      CAPTURE(runner.failure.first);
       CAPTURE(runner.failure.from_there);
       check(FinishChild(*runner.child), runner.path);
     }
@@ -182,9 +206,9 @@ void RunAll(const TempDir& dir, const std::string& original, uint64_t seed, int6
 
 // How many calls of a kind there are when none fails.
 uint64_t CountCalls(const TempDir& dir, const std::string& original, uint64_t seed, int64_t first,
-                    int64_t last, Kind kind) {
+                    int64_t last, Kind kind, Files files) {
   uint64_t calls = 0;
-  RunAll(dir, original, seed, first, last, {{kind, 0, false}},
+  RunAll(dir, original, seed, first, last, {{.kind = kind, .files = files}},
          [&](const Run& run, const std::string&) { calls = run.calls; });
   return calls;
 }
@@ -210,21 +234,32 @@ TEST_CASE("a failing disk loses nothing that was acknowledged") {
     FreeCollections(collections);
   }
   std::mt19937_64 random(seed);
+  const auto limit = static_cast<size_t>(options().io_failures);
   for (int i = 0; i < failing_io::kNumKinds; ++i) {
     const Kind kind = static_cast<Kind>(i);
-    const uint64_t calls = CountCalls(dir, original, seed, kFirst, kLast, kind);
-    CHECK(calls > 20);
-    int with_failures = 0, with_errors = 0;
-    RunAll(dir, original, seed, kFirst, kLast,
-           Failures(kind, calls, static_cast<size_t>(options().io_failures), &random),
-           [&](const Run& run, const std::string& path) {
-             with_failures += run.failures > 0;
-             with_errors += run.errors > 0;
-             CheckReopened(path, seed, model, run);
-           });
+    // All together, or in a full run by what they are.
+    std::vector<Files> files = {Files::kAny};
+    if (limit == 0) {
+      files = {Files::kLog, Files::kTable, Files::kManifest, Files::kCurrent, Files::kOwn};
+    }
+    int with_errors = 0;
+    for (const Files of : files) {
+      const uint64_t calls = CountCalls(dir, original, seed, kFirst, kLast, kind, of);
+      if (of == Files::kAny) CHECK(calls > 5);
+      int runs = 0, with_failures = 0, errors_here = 0;
+      RunAll(dir, original, seed, kFirst, kLast, Failures(kind, of, calls, limit, &random),
+             [&](const Run& run, const std::string& path) {
+               ++runs;
+               with_failures += run.failures > 0;
+               errors_here += run.errors > 0;
+               CheckReopened(path, seed, model, run);
+             });
+      with_errors += errors_here;
+      MESSAGE(std::string(kKindNames[i]), " of ", std::string(kFileNames[static_cast<int>(of)]),
+              ": ", calls, " calls, ", runs, " runs, ", with_failures, " with failures, ",
+              errors_here, " with errors");
+    }
     CHECK(with_errors > 0);
-    MESSAGE(std::string(kKindNames[i]), ": ", calls, " calls, ", with_failures,
-            " runs with failures, ", with_errors, " with errors");
   }
 }
 
@@ -237,10 +272,11 @@ TEST_CASE("a database whose creation failed can be created again") {
   std::mt19937_64 random(seed);
   for (int i = 0; i < failing_io::kNumKinds; ++i) {
     const Kind kind = static_cast<Kind>(i);
-    const uint64_t calls = CountCalls(dir, empty, seed, 0, -1, kind);
+    const uint64_t calls = CountCalls(dir, empty, seed, 0, -1, kind, Files::kAny);
     CHECK(calls > 3);
-    RunAll(dir, empty, seed, 0, -1,
-           Failures(kind, calls, static_cast<size_t>(options().io_failures) / 2, &random),
+    // Half as many, since there are fewer calls; but none is not all.
+    const auto limit = static_cast<size_t>((options().io_failures + 1) / 2);
+    RunAll(dir, empty, seed, 0, -1, Failures(kind, Files::kAny, calls, limit, &random),
            [&](const Run& run, const std::string& path) {
              const Db db = capi_test::Open(path);
              if (run.has_collections) {

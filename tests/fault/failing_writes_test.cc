@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <random>
 
 #include "tests/capi/support.h"
 #include "tests/fault/options.h"
@@ -116,9 +117,10 @@ TEST_SUITE_BEGIN("full_disk");
 // A small tmpfs, if this user may mount one. Writes stop while 64 MiB are free.
 class SmallDisk {
  public:
-  explicit SmallDisk(const std::string& path) : path_(path) {
+  SmallDisk(const std::string& path, int megabytes) : path_(path) {
     std::filesystem::create_directory(path);
-    mounted_ = mount("tmpfs", path.c_str(), "tmpfs", 0, "size=320m") == 0;
+    const std::string size = fmt::format("size={}m", megabytes);
+    mounted_ = mount("tmpfs", path.c_str(), "tmpfs", 0, size.c_str()) == 0;
   }
   ~SmallDisk() {
     if (mounted_) umount2(path_.c_str(), MNT_DETACH);
@@ -130,29 +132,34 @@ class SmallDisk {
   bool mounted_ = false;
 };
 
-TEST_CASE("a full disk stops writing and nothing else") {
+// Returns false if this user may not mount a disk.
+bool FillDisk(uint64_t seed) {
+  CAPTURE(seed);
+  std::mt19937_64 random(seed);
   const TempDir dir;
-  const SmallDisk disk(dir / "disk");
+  // The first is as large as batches of all sizes take.
+  const SmallDisk disk(dir / "disk", seed == 1 ? 320 : 160 + static_cast<int>(random() % 160));
+  const size_t batch_rows = seed == 1 ? 500 : 1 + random() % 3000;
+  const auto durability =
+      seed == 1 || random() % 2 == 0 ? QUASH_DURABILITY_FULL : QUASH_DURABILITY_NORMAL;
   if (!disk.mounted()) {
-    MESSAGE("mounting a tmpfs is not allowed here: skipped");
-    options().skipped = true;
-    return;
+    return false;
   }
   const std::string path = dir / "disk/a.qdb", ballast = dir / "disk/ballast";
   std::ofstream(ballast) << std::string(64 << 20, 'x');
   uint64_t acknowledged = 0;
   {
-    const Db db = capi_test::Open(path, QUASH_OPEN_CREATE, QUASH_DURABILITY_FULL);
+    const Db db = capi_test::Open(path, QUASH_OPEN_CREATE, durability);
     const auto c = capi_test::Create(db.get(), "c", {.dim = 256});
-    capi_test::Rows rows{.n = 500, .vectors = capi_test::RandomVectors(500, 256, 1)};
+    capi_test::Rows rows{.n = batch_rows, .vectors = capi_test::RandomVectors(batch_rows, 256, 1)};
     quash_status status = QUASH_OK;
-    for (int batch = 0; batch < 1000 && status == QUASH_OK; ++batch) {
+    while (status == QUASH_OK) {
       status = quash_add(c.get(), rows.Get(), nullptr);
       if (status == QUASH_OK) acknowledged += rows.n;
     }
     CHECK_MESSAGE((status == QUASH_FULL || status == QUASH_IO),
                   std::string(quash_status_name(status)), " ", std::string(quash_errmsg()));
-    CHECK(acknowledged > 500);
+    CHECK(acknowledged > batch_rows);
     // Refused again, reading goes on, deleting the ballast is enough for FULL.
     CHECK(quash_add(c.get(), rows.Get(), nullptr) == status);
     CHECK(capi_test::Count(c.get()) == acknowledged);
@@ -174,6 +181,18 @@ TEST_CASE("a full disk stops writing and nothing else") {
   capi_test::Rows rows{.n = 5, .vectors = capi_test::RandomVectors(5, 256, 2)};
   CHECK_OK(quash_add(c.get(), rows.Get(), nullptr));
   CHECK_OK(quash_verify(db.get(), nullptr));
+  return true;
+}
+
+TEST_CASE("a full disk stops writing and nothing else") {
+  int disks = 0;
+  for (; disks < options().disks; ++disks) {
+    if (FillDisk(options().seed + static_cast<uint64_t>(disks))) continue;
+    MESSAGE("mounting a tmpfs is not allowed here: skipped");
+    options().skipped = true;
+    return;
+  }
+  MESSAGE(disks, " disks filled");
 }
 
 TEST_SUITE_END();

@@ -1,5 +1,6 @@
-// Runs the fault tests: --cycles N, --flips N and --io-failures N make them longer
-// than in ctest, --seed S repeats a run.
+// Runs the fault tests. --cycles, --images, --flips, --records, --io-failures,
+// --allocations and --disks N make them longer than in ctest (options.h), --seed S
+// repeats a run.
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <cstdlib>
 #include <string>
@@ -23,8 +24,12 @@ int main(int argc, char** argv) {
     const std::string name = argv[i];
     const uint64_t value = std::strtoull(argv[i + 1], nullptr, 10);
     if (name == "--cycles") options.cycles = static_cast<int>(value);
+    if (name == "--images") options.images = static_cast<int>(value);
     if (name == "--flips") options.flips = static_cast<int>(value);
     if (name == "--io-failures") options.io_failures = static_cast<int>(value);
+    if (name == "--allocations") options.allocations = value;
+    if (name == "--records") options.records = static_cast<int>(value);
+    if (name == "--disks") options.disks = static_cast<int>(value);
     if (name == "--seed") options.seed = value;
   }
   const int result = doctest::Context(argc, argv).run();

@@ -3,9 +3,10 @@
 //       each between the lines "B number" and "A number"
 //   limited-write PATH SEED FIRST BYTES       the same with files limited to
 //       BYTES; at the first failure what the handle then does
-//   failing-io PATH SEED FIRST LAST KIND CALL once|on   opens, writes the batches
+//   failing-io PATH SEED FIRST LAST KIND FILES ERROR CALL once|on   opens, writes the batches
 //       FIRST to LAST, reads and closes while file calls of a kind fail from the
 //       CALL-th on (failing_io.h); FIRST 0: creates the database first
+//   allocation CALL DIRECTORY once|on LIMIT    allocation_calls.h
 //   probe PATH DUMP                           opens, reads everything, compares
 //       with the text in the file DUMP, and prints what came of it
 #include <fmt/format.h>
@@ -17,6 +18,7 @@
 #include <iterator>
 
 #include "tests/capi/support.h"
+#include "tests/fault/allocation_calls.h"
 #include "tests/fault/failing_io.h"
 #include "tests/fault/workload.h"
 
@@ -112,12 +114,17 @@ int WriteUnderFailingIo(char** argv) {
   const char* path = argv[3];
   const uint64_t seed = std::stoull(argv[4]);
   const int64_t first = std::stoll(argv[5]), last = std::stoll(argv[6]);
-  const auto kind = static_cast<failing_io::Kind>(std::stoi(argv[7]));
+  failing_io::Failure failure;
+  failure.kind = static_cast<failing_io::Kind>(std::stoi(argv[7]));
+  failure.files = static_cast<failing_io::Files>(std::stoi(argv[8]));
+  failure.error = static_cast<failing_io::Error>(std::stoi(argv[9]));
+  failure.first = std::stoull(argv[10]);
+  failure.from_there = std::string(argv[11]) == "on";
   Model model;
   for (int64_t number = 0; number < first; ++number) {
     model.Apply(fault_test::MakeBatch(seed, number));
   }
-  failing_io::Start(path, kind, std::stoull(argv[8]), std::string(argv[9]) == "on");
+  failing_io::Start(path, failure);
   quash_db* db = nullptr;
   quash_status status = OpenPath(path, first == 0 ? QUASH_OPEN_CREATE : QUASH_OPEN_READWRITE,
                                  QUASH_DURABILITY_FULL, &db);
@@ -155,7 +162,7 @@ int WriteUnderFailingIo(char** argv) {
     Say("Z " + Outcome(quash_close(db)));
   }
   failing_io::Stop();
-  Say(fmt::format("T {} {}", failing_io::Calls(kind), failing_io::Failed()));
+  Say(fmt::format("T {} {}", failing_io::Calls(), failing_io::Failed()));
   return 0;
 }
 
@@ -202,8 +209,12 @@ std::optional<int> RunChildRole(int argc, char** argv) {
   const std::string role = argv[2];
   if (role == "crash-write" && argc == 7) return Write(argv, /*limited=*/false);
   if (role == "limited-write" && argc == 7) return Write(argv, /*limited=*/true);
-  if (role == "failing-io" && argc == 10) return WriteUnderFailingIo(argv);
+  if (role == "failing-io" && argc == 12) return WriteUnderFailingIo(argv);
   if (role == "probe" && argc == 5) return Probe(argv);
+  if (role == "allocation" && argc == 7) {
+    return fault_test::FailAllocations(argv[3], argv[4], std::string(argv[5]) == "on",
+                                       std::stoull(argv[6]));
+  }
   return 2;
 }
 

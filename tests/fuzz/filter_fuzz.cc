@@ -36,7 +36,7 @@ struct Table {
       if (id_type == QUASH_ID_INT64) {
         ids.emplace_back(row - 10);
       } else {
-        ids.emplace_back("k" + std::to_string(row));
+        ids.emplace_back(std::string(1, 'k').append(std::to_string(row)));
       }
     }
     segment = std::make_unique<quash::ColumnSegment>(spec, rows, ids);

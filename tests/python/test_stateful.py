@@ -1,5 +1,6 @@
 """Random sequences of calls against a dict and NumPy."""
 
+import os
 import shutil
 import tempfile
 
@@ -140,5 +141,10 @@ class Model(RuleBasedStateMachine):
         return id.encode() if isinstance(id, str) else id
 
 
-Model.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+# A release runs more: see tests/release.py.
+EXAMPLES = int(os.environ.get("QUASHDB_STATEFUL_EXAMPLES", 40))
+STEPS = int(os.environ.get("QUASHDB_STATEFUL_STEPS", 25))
+Model.TestCase.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, print_blob=True
+)
 TestModel = Model.TestCase
