@@ -15,14 +15,17 @@ PACKAGES = {
     "kv": {"torch": "torch==2.13.0", "transformers": "transformers>=5,<6"},
     "integrations": {
         "faiss": "faiss-cpu",
+        "haystack": "haystack-ai>=3,<4",
         "langchain_core": "langchain-core>=1,<2",
         "langchain_tests": "langchain-tests>=1,<2",
         "llama_index.core": "llama-index-core>=0.14,<0.15",
         "matplotlib": "matplotlib",
         "pandas": "pandas",
+        "psutil": "psutil",
         "pyarrow": "pyarrow",
         "pytest_asyncio": "pytest-asyncio",
         "ray": "ray",
+        "ray.data": "ray[data]",
         "sqlite_vec": "sqlite-vec",
     },
 }

@@ -81,6 +81,10 @@ class Fields:
             self._types = self._read()
         self._types[field] = self._types.get(field, type_)
 
+    def type_of(self, key: str) -> str | None:
+        """The field type of a metadata key; None: no row has it in a field."""
+        return self._types.get(field_name(key))
+
     def encode(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         """Fields of one row. A value whose field has another type raises InvalidError."""
         given = dict(metadata or {})
@@ -120,9 +124,10 @@ class Fields:
         that no row has is null everywhere. SQL text is taken as it is."""
         if where is None or isinstance(where, str) or not where:
             return where
-        return {"$and": [self._term(key, value) for key, value in where.items()]}
+        return {"$and": [self.term(key, value) for key, value in where.items()]}
 
-    def _term(self, key: str, value: Any) -> dict[str, Any]:
+    def term(self, key: str, value: Any) -> dict[str, Any]:
+        """One condition of where()."""
         if key in ("$and", "$or"):
             if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
                 raise InvalidError(f"{key} holds {value!r}, expected a list of dicts")

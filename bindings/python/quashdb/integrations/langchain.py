@@ -1,10 +1,10 @@
 """A LangChain vector store.
 
-    from quashdb.integrations.langchain import QuashVectorStore
+from quashdb.integrations.langchain import QuashVectorStore
 
-    store = QuashVectorStore(embeddings, "notes.qdb")
-    store.add_texts(["first", "second"], metadatas=[{"year": 2020}, {"year": 2024}])
-    store.similarity_search("query", k=4, filter={"year": {"$gte": 2021}})
+store = QuashVectorStore(embeddings, "notes.qdb")
+store.add_texts(["first", "second"], metadatas=[{"year": 2020}, {"year": 2024}])
+store.similarity_search("query", k=4, filter={"year": {"$gte": 2021}})
 """
 
 from __future__ import annotations

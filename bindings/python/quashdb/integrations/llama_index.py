@@ -1,11 +1,11 @@
 """A LlamaIndex vector store.
 
-    from llama_index.core import StorageContext, VectorStoreIndex
-    from quashdb.integrations.llama_index import QuashVectorStore
+from llama_index.core import StorageContext, VectorStoreIndex
+from quashdb.integrations.llama_index import QuashVectorStore
 
-    store = QuashVectorStore("notes.qdb")
-    index = VectorStoreIndex.from_documents(
-        documents, storage_context=StorageContext.from_defaults(vector_store=store))
+store = QuashVectorStore("notes.qdb")
+index = VectorStoreIndex.from_documents(
+    documents, storage_context=StorageContext.from_defaults(vector_store=store))
 """
 
 from __future__ import annotations
