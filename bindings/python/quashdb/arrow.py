@@ -242,6 +242,11 @@ def _cast(values: Any, type_: pa.DataType, name: str) -> Any:
 def _vectors(column: Any, name: str, dim: int | None) -> npt.NDArray[np.float32]:
     """float32 [n, dim] in C order, a view where the column has that already."""
     type_ = column.type
+    if isinstance(type_, pa.BaseExtensionType):  # tensors, as Ray Data has them
+        shape = getattr(type_, "shape", None)
+        if shape is not None and len(shape) != 1:
+            raise InvalidError(f"column {name!r} has tensors of shape {shape}, expected vectors")
+        column, type_ = column.storage, type_.storage_type
     is_fixed = pa.types.is_fixed_size_list(type_)
     if not (is_fixed or pa.types.is_list(type_) or pa.types.is_large_list(type_)):
         raise InvalidError(f"column {name!r} has type {type_}, expected lists of numbers")

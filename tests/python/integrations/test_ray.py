@@ -1,9 +1,10 @@
 """Shards on a local Ray cluster of three nodes' worth of processes."""
 
 import os
-import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,67 +13,12 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pa = pytest.importorskip("pyarrow")
+psutil = pytest.importorskip("psutil")
 
 import quashdb  # noqa: E402
 import quashdb.ray  # noqa: E402
 
-DIM, N = 16, 600
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    from ray.cluster_utils import Cluster
-
-    os.environ["PYTHONPATH"] = str(pathlib.Path(quashdb.__file__).parents[1])
-    made = Cluster()
-    for node in range(3):
-        made.add_node(num_cpus=1, resources={f"disk{node}": 10}, include_dashboard=False)
-    ray.init(address=made.address, logging_level="error", log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
-
-
-@pytest.fixture
-def rows():
-    rng = np.random.default_rng(0)
-    return {
-        "ids": np.arange(N) * 7,
-        "vectors": rng.standard_normal((N, DIM)).astype(np.float32),
-        "metadatas": [{"year": 2000 + i % 20} for i in range(N)],
-        "documents": [f"row {i}" for i in range(N)],
-    }
-
-
-OPTIONS = {"fields": {"year": "int"}, "metric": "l2", "rerank": "f32"}
-
-
-@pytest.fixture
-def sharded(cluster, tmp_path, rows):
-    disks = [{f"disk{node}": 1} for node in range(3)]
-    made = quashdb.ray.create(
-        tmp_path / "sharded", "docs", DIM, shards=3, resources=disks, **OPTIONS
-    )
-    made.add(**rows)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def single(rows):
-    with quashdb.open() as db:
-        collection = db.create_collection("docs", DIM, **OPTIONS)
-        collection.add(**rows)
-        yield collection
-
-
-def same(sharded, single, queries, **options):
-    found = sharded.query(queries, **options)
-    expected = single.query(queries, **options)
-    for hits, wanted in zip(found, expected, strict=True):
-        assert [(h.id, h.score, h.metadata, h.document) for h in hits] == [
-            (h.id, h.score, h.metadata, h.document) for h in wanted
-        ]
+from sharding import DIM, OPTIONS, N, environment, same  # noqa: E402
 
 
 def test_the_same_as_one_database(sharded, single, rows):
@@ -81,7 +27,9 @@ def test_the_same_as_one_database(sharded, single, rows):
     same(sharded, single, queries, k=25, where="year < 2003", exact=True)
     same(sharded, single, queries, k=100, where={"year": 2004})
     same(sharded, single, queries, min_score=-20.0, k=50, exact=True)
-    page = single.query(queries[0], k=10)[0]
+    page = sharded.query(queries[0], k=10)[0]
+    assert page.cursor == single.query(queries[0], k=10)[0].cursor
+    assert page.ids == [hit.id for hit in page] and len(page.scores) == 10
     same(sharded, single, queries[:1], k=10, after=page.cursor)
     ids, scores = sharded.search(queries, 5)
     expected = single.search(queries, 5)
@@ -92,10 +40,31 @@ def test_the_same_as_one_database(sharded, single, rows):
     )
 
 
+def test_few_rows_and_string_ids(cluster, tmp_path, rows):
+    vectors = np.repeat(rows["vectors"][:4], 3, axis=0)  # ties
+    ids = [f"{prefix}{i}" for i in range(4) for prefix in ("b", "ü", "a")]
+    with (
+        quashdb.open() as db,
+        quashdb.ray.create(tmp_path / "a", "c", DIM, shards=2, id_type="string") as sharded,
+    ):
+        single = db.create_collection("c", DIM, id_type="string")
+        for one in (single, sharded):
+            one.add(ids, vectors)
+        same(sharded, single, vectors, k=20)
+        for found, expected in zip(
+            sharded.search(vectors, 20), single.search(vectors, 20), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+        found = sharded.search(vectors, 3, where={"id": {"$in": ["a1"]}})[0]
+        assert found[:, 0].tolist() == ["a1"] * 12 and found[0, 1] is None
+
+
 def test_ties_go_by_id(sharded, single, rows):
     for one in (sharded, single):
         one.upsert(np.arange(50) + 100000, np.ones((50, DIM), np.float32))
-    same(sharded, single, np.ones((1, DIM), np.float32), k=30)
+    ones = np.ones((2, DIM), np.float32)
+    same(sharded, single, ones, k=30)
+    np.testing.assert_array_equal(sharded.search(ones, 30)[0], single.search(ones, 30)[0])
 
 
 def test_rows_are_spread_and_found(sharded, rows):
@@ -159,22 +128,34 @@ def test_killed_while_writing_and_searching(sharded, rows):
     assert len(sharded) == N + len(acknowledged)
 
 
-def test_replicas_answer_meanwhile(cluster, tmp_path, rows):
+def test_replicas(cluster, tmp_path, rows):
     with quashdb.ray.create(
         tmp_path / "a", "docs", DIM, shards=2, replicas=1, **OPTIONS
     ) as sharded:
         sharded.add(**rows)
+        sharded.read_from, sharded.replica_age_s = "any", 0.0
+        pids = set()
+        for _ in range(4):
+            pids.update(sharded._read_all("ping"))
+            assert [hits[0].id for hits in sharded.query(rows["vectors"][:30], 1)] == (
+                rows["ids"][:30].tolist()
+            )
+        assert len(pids) == 4  # shards and replicas in turn
+        sharded.read_from, sharded.replica_age_s = "primary", 0.1
+
+        # A replica follows a shard that has been killed and written to since.
+        os.kill(sharded.processes()[0], signal.SIGKILL)
+        sharded.upsert(rows["ids"] + 1, rows["vectors"])
         time.sleep(0.2)
-        killed = sharded.processes()[0]
-        shard = sharded._shards[0]
-        ray.kill(shard)  # for good: only its replica is left
+        ray.kill(sharded._now.actors[0])  # for good: only its replica is left
         assert [hits[0].id for hits in sharded.query(rows["vectors"][:30], 1)] == (
             rows["ids"][:30].tolist()
         )
-        assert len(sharded) == N and killed
+        assert len(sharded) == 2 * N
         sharded.timeout_s = 1.0
-        with pytest.raises(quashdb.StorageError, match="shard 0 did not come back"):
+        with pytest.raises(quashdb.StorageError, match="shard 0 did not come back within 1"):
             sharded.upsert(rows["ids"], rows["vectors"])
+        assert len(sharded) == 2 * N
 
 
 def test_resharding(sharded, single, rows, tmp_path):
@@ -203,6 +184,21 @@ def test_resharding(sharded, single, rows, tmp_path):
     sharded.close()
     with quashdb.ray.open(tmp_path / "sharded") as again:
         assert again.shards == 5 and len(again) == N
+
+
+def test_recall_targets(cluster, tmp_path):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((4000, 64)).astype(np.float32)
+    with quashdb.ray.create(tmp_path / "a", "docs", 64, shards=2) as sharded:
+        sharded.upsert(np.arange(4000), vectors)
+        measured = sharded.measure(10, target_recall=0.99, apply=True, sample=50)
+        assert len(measured) == 2 and all(one.recall >= 0.99 for one in measured)
+        found, _ = sharded.search(vectors[:100], 10)
+        exact, _ = sharded.search(vectors[:100], 10, exact=True)
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, exact, strict=True)])
+        assert recall >= 0.97
+        few, _ = sharded.search(vectors[:100], 10, candidates=10, rerank_candidates=10, planes=1)
+        assert not np.array_equal(few, exact)  # widths reach the shards
 
 
 def test_backup_to_another_number_of_shards(sharded, single, tmp_path):
@@ -240,6 +236,33 @@ def test_ingest(cluster, tmp_path, rows):
             sharded.ingest(table.drop(["id"]), vector="embedding")
 
 
+def test_killed_while_ingesting_a_dataset(cluster, tmp_path):
+    data = pytest.importorskip("ray.data")
+    n = 20000
+    vectors = np.random.default_rng(3).standard_normal((n, DIM)).astype(np.float32)
+    dataset = data.range(n, override_num_blocks=8).map_batches(
+        lambda batch: {"id": batch["id"], "data": vectors[batch["id"]]}  # a tensor column
+    )
+    seen = []
+    with quashdb.ray.create(tmp_path / "a", "docs", DIM, shards=2, rerank="f32") as sharded:
+
+        def progress(done, _):
+            seen.append(done)
+            if len(seen) in (2, 6):
+                os.kill(sharded.processes()[len(seen) // 4], signal.SIGKILL)
+
+        assert sharded.ingest(dataset, vector="data", batch_rows=1000, progress=progress) == n
+        assert seen[-1] == n and len(seen) >= 8 and seen == sorted(seen)
+        assert len(sharded) == n
+        ids, _ = sharded.search(vectors[::100], 1)
+        assert ids[:, 0].tolist() == list(range(0, n, 100))
+        with pytest.raises(quashdb.InvalidError, match="no column 'vector'"):
+            sharded.ingest(dataset)
+        with pytest.raises(quashdb.InvalidError, match="no column 'key'"):
+            sharded.ingest(dataset, id="key", vector="data")
+        assert len(sharded) == n
+
+
 def test_bad_input(sharded, tmp_path, rows):
     with pytest.raises(quashdb.ExistsError):
         quashdb.ray.create(tmp_path / "sharded", "docs", DIM, shards=2)
@@ -259,9 +282,7 @@ def test_bad_input(sharded, tmp_path, rows):
     shutil.move(first / "shard-0002", tmp_path / "aside")
     with pytest.raises(quashdb.NotFoundError, match="shard-0002"):
         quashdb.ray.open(tmp_path / "sharded")
-    with quashdb.open(
-        _made(first / "shard-0002") / "database"
-    ) as db:
+    with quashdb.open(_made(first / "shard-0002") / "database") as db:
         db.create_collection("docs", DIM + 1, **OPTIONS)
     with pytest.raises(quashdb.InvalidError, match="dim 17, expected 16"):
         quashdb.ray.open(tmp_path / "sharded")
@@ -273,20 +294,30 @@ def _made(path):
 
 
 def test_without_a_cluster(tmp_path):
-    code = (
-        "import quashdb.ray\n"
-        f"try: quashdb.ray.create({str(tmp_path / 'a')!r}, 'docs', 4, shards=1)\n"
-        "except Exception as e: print(type(e).__name__, e)\n"
-    )
-    import subprocess
-    import sys
-
-    root = str(pathlib.Path(quashdb.__file__).parents[1])
+    code = f"""if True:
+        import quashdb, quashdb.ray, ray
+        def attempt(call):
+            try:
+                call()
+            except quashdb.QuashError as error:
+                print(type(error).__name__, error)
+        attempt(lambda: quashdb.ray.create({str(tmp_path / "a")!r}, "docs", 4, shards=1))
+        ray.init("local", num_cpus=1, include_dashboard=False, logging_level="error")
+        docs = quashdb.ray.create({str(tmp_path / "a")!r}, "docs", 4, shards=1)
+        docs.add([1], [[1, 2, 3, 4]])
+        ray.shutdown()
+        attempt(lambda: docs.query([[1, 2, 3, 4]]))
+        attempt(lambda: docs.add([2], [[1, 2, 3, 4]]))
+        docs.close()
+        with quashdb.open({str(tmp_path / "a/epoch-0/shard-0000/database")!r}) as db:
+            print(len(db["docs"]), "row")
+        """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": root},
+        env=environment(),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "InvalidError" in done.stdout and "ray.init()" in done.stdout
+    expected = "InvalidError Ray is not connected: call ray.init() first"
+    assert done.stdout.splitlines() == [expected] * 3 + ["1 row"]

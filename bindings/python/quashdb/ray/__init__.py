@@ -15,6 +15,7 @@ Each shard is an ordinary database in a directory of its own, which quashdb.open
 and the shell read as well; a Ray actor holds it. See ShardedCollection.
 """
 
-from quashdb.ray.collection import ShardedCollection, create, open, restore
+from quashdb.ray.collection import Hits, ShardedCollection
+from quashdb.ray.opening import create, open, restore
 
-__all__ = ["ShardedCollection", "create", "open", "restore"]
+__all__ = ["Hits", "ShardedCollection", "create", "open", "restore"]

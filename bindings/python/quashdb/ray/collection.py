@@ -6,33 +6,32 @@ import contextlib
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import ray
-import ray.exceptions
 
 import quashdb
 from quashdb import _convert
-from quashdb._types import Id, Ids, Progress, Where
+from quashdb._types import Cursor, Id, Ids, Progress, Where
 from quashdb.errors import (
+    BusyError,
     CorruptError,
     ExistsError,
     InvalidError,
     UnsupportedError,
 )
-from quashdb.ray.calls import Shards, result
+from quashdb.ray.calls import Part, Shards, check_connected, result
 from quashdb.ray.files import (
-    FORMAT,
     MANIFEST,
     check_count,
     directory,
-    read_manifest,
     write_manifest,
 )
-from quashdb.ray.shard import Found, RemoteShard, shard_of
+from quashdb.ray.shard import Found, RemoteShard, divide, shard_of
 
 _OPTIONS = ("dim", "metric", "id_type", "bits", "rerank", "rotation", "seed")
 _INGEST_ROWS = 8192
@@ -42,91 +41,25 @@ _ROW_INCLUDE = ("metadatas", "documents")
 Resources = Sequence[Mapping[str, float]]
 
 
-def create(
-    root: str | os.PathLike[str],
-    name: str,
-    dim: int,
-    *,
-    shards: int,
-    replicas: int = 0,
-    resources: Resources | None = None,
-    **options: Any,
-) -> ShardedCollection:
-    """Makes a collection of `shards` shards under the directory `root`, which must not
-    have one yet.
+class Hits(list[quashdb.Hit]):
+    """The rows found for one query, best first."""
 
-    root: holds shards.json here, and a directory for every shard on the node of its
-        actor: local disks, or one shared file system.
-    replicas: actors of each shard that only read, on the same node and directory.
-    resources: custom Ray resources of each shard's actors, in turn, which decide the
-        node ([{"node:10.0.0.1": 0.001}, {"node:10.0.0.2": 0.001}]). None: any node,
-        which needs a shared file system if there are several.
-    options: of Database.create_collection().
-    """
-    path = pathlib.Path(root)
-    if (path / MANIFEST).exists():
-        raise ExistsError(f"{path} has a sharded collection")
-    check_count("shards", shards, 1)
-    check_count("replicas", replicas, 0)
-    path.mkdir(parents=True, exist_ok=True)
-    manifest = {
-        "format": FORMAT,
-        "name": name,
-        "shards": shards,
-        "epoch": 0,
-        "replicas": replicas,
-        "resources": [dict(one) for one in resources or []],
-        "expected": {},
-    }
-    made = ShardedCollection(path, manifest, {"dim": dim, **options})
-    described = made._ask(0, "describe")
-    manifest["expected"] = {option: described[option] for option in _OPTIONS}
-    write_manifest(path, manifest)
-    return made
+    @property
+    def ids(self) -> list[Id]:
+        return [hit.id for hit in self]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """float32 [n], descending."""
+        return np.asarray([hit.score for hit in self], np.float32)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The last row's place, for `after`; None if nothing was found."""
+        return Cursor(self[-1].score, self[-1].id) if self else None
 
 
-def open(root: str | os.PathLike[str], *, replicas: int | None = None) -> ShardedCollection:
-    """The collection under `root`. Shards whose configuration differs raise
-    InvalidError, missing ones NotFoundError.
-
-    replicas: None: as created.
-    """
-    path = pathlib.Path(root)
-    manifest = read_manifest(path)
-    if replicas is not None:
-        check_count("replicas", replicas, 0)
-        manifest["replicas"] = replicas
-    return ShardedCollection(path, manifest, None)
-
-
-def restore(
-    backup: str | os.PathLike[str],
-    root: str | os.PathLike[str],
-    *,
-    shards: int | None = None,
-    replicas: int = 0,
-    resources: Resources | None = None,
-) -> ShardedCollection:
-    """Copies a backup() to `root`, over another number of shards if `shards` says so.
-    Both must be visible to every node that takes part."""
-    source, path = pathlib.Path(backup), pathlib.Path(root)
-    manifest = read_manifest(source)
-    if (path / MANIFEST).exists():
-        raise ExistsError(f"{path} has a sharded collection")
-    for shard in range(manifest["shards"]):
-        target = directory(path, 0, shard)
-        target.mkdir(parents=True, exist_ok=True)
-        quashdb.restore(directory(source, 0, shard) / "database", target / "database")
-    given = [dict(one) for one in resources or []]
-    manifest |= {"epoch": 0, "replicas": replicas, "resources": given}
-    write_manifest(path, manifest)
-    made = ShardedCollection(path, manifest, None)
-    if shards is not None and shards != manifest["shards"]:
-        made.reshard(shards)
-    return made
-
-
-class ShardedCollection(Shards):
+class ShardedCollection:
     """Rows in shards by a hash of their ids, each shard a database that an actor holds.
 
     Made by create(), open() and restore(). Every call fans out and merges: results are
@@ -136,51 +69,99 @@ class ShardedCollection(Shards):
     A shard whose process dies is started again on its directory, with everything that
     was acknowledged. Meanwhile its replicas answer; without any, and for writes, calls
     wait up to `timeout_s`. One ShardedCollection holds its shards: a second one raises
-    BusyError. close() or the context manager ends the actors.
+    BusyError. close() or the context manager ends the actors. Any number of threads may
+    use one.
+
+    read_from: "primary", the default: reads see every acknowledged write, and go to
+        replicas only while a shard is gone. "any": replicas take their turns.
+    replica_age_s: a replica answers from a state that is at most so old.
     """
 
-    def __init__(
-        self, root: pathlib.Path, manifest: dict[str, Any], create: dict[str, Any] | None
-    ) -> None:
-        if not ray.is_initialized():
-            raise InvalidError("Ray is not connected: call ray.init() first")
-        self._root = root
+    read_from: Literal["primary", "any"] = "primary"
+    replica_age_s = 0.1
+
+    def __init__(self, root: pathlib.Path, manifest: dict[str, Any], timeout_s: float) -> None:
+        check_connected()
+        self._root = root.absolute()
         self._manifest = manifest
-        self._replicas: list[list[Any]] = []
-        self._shards = self._start(create)
+        self._timeout_s = timeout_s
+        self._moving = threading.Lock()  # one resharding or backup at a time
+        self._now = self._start(manifest["epoch"], manifest["shards"])
         try:
-            for shard in range(len(self._shards)):
-                self._ask(shard, "ping")
-            self._start_replicas()
+            self._await_start(self._now)
         except BaseException:
-            self.close()
+            self._now.kill()
             raise
 
-    def _actor(self, epoch: int, shard: int, **arguments: Any) -> Any:
-        resources = self._manifest["resources"]
-        chosen = resources[shard % len(resources)] if resources else {}
+    # ---- Actors
+
+    def _actor(self, epoch: int, shard: int, is_replica: bool) -> Any:
+        # num_cpus 0: shards wait for disks and calls, and Ray would run no other task.
         actor = RemoteShard.options(
-            num_cpus=0, max_restarts=-1, max_concurrency=8, resources=chosen
+            num_cpus=0, max_restarts=-1, max_concurrency=8, resources=self._resources(shard)
         )
         return actor.remote(
-            directory=str(directory(self._root, epoch, shard)),
-            name=self._manifest["name"],
-            **{"create": None, "expected": self._manifest["expected"], **arguments},
+            str(directory(self._root, epoch, shard)),
+            self._manifest["name"],
+            self._manifest["expected"],
+            is_replica,
         )
 
-    def _start(self, create: dict[str, Any] | None) -> list[Any]:
-        count, epoch = self._manifest["shards"], self._manifest["epoch"]
-        return [self._actor(epoch, shard, create=create) for shard in range(count)]
+    def _resources(self, shard: int) -> dict[str, float]:
+        resources = self._manifest["resources"]
+        return dict(resources[shard % len(resources)]) if resources else {}
 
-    def _start_replicas(self) -> None:
+    def _start(self, epoch: int, count: int) -> Shards:
+        actors = [self._actor(epoch, shard, False) for shard in range(count)]
+        return Shards(actors, self._timeout_s)
+
+    def _await_start(self, shards: Shards) -> None:
+        for shard, actor in enumerate(shards.actors):
+            shards.await_start(shard, actor, self._resources(shard))
+
+    def _start_replicas(self, shards: Shards) -> None:
         epoch = self._manifest["epoch"]
-        self._replicas = [
-            [self._actor(epoch, shard, is_replica=True) for _ in range(self._manifest["replicas"])]
-            for shard in range(len(self._shards))
+        started = [
+            [self._actor(epoch, shard, True) for _ in range(self._manifest["replicas"])]
+            for shard in range(len(shards))
         ]
-        for of_shard in self._replicas:
-            for replica in of_shard:
-                result(replica.ping.remote())
+        try:
+            for shard, replicas in enumerate(started):
+                for replica in replicas:
+                    shards.await_start(shard, replica, self._resources(shard))
+                    result(replica.ping.remote())
+        finally:
+            shards.replicas = started
+
+    def _fill(self, fill: Any) -> None:
+        """Makes new shards by `fill` and their manifest, or leaves nothing behind."""
+        now = self._now
+        try:
+            now.ask_all("check_absent", lambda shard: [])
+        except BaseException:
+            now.kill()
+            raise
+        try:
+            fill(now)
+            described = now.ask_all("describe", lambda shard: [])
+            self._manifest["expected"] = {option: described[0][option] for option in _OPTIONS}
+            self._root.mkdir(parents=True, exist_ok=True)
+            write_manifest(self._root, self._manifest)
+            self._start_replicas(now)
+        except BaseException:
+            (self._root / MANIFEST).unlink(missing_ok=True)
+            _discard(now)
+            raise
+
+    def _open(self) -> None:
+        try:
+            self._now.ask_all("ping", lambda shard: [])
+            self._now.ask_all("freeze", lambda shard: [False])  # an interrupted resharding's
+            self._now.ask_all("tidy", lambda shard: [])
+            self._start_replicas(self._now)
+        except BaseException:
+            self._now.kill()
+            raise
 
     # ---- About it
 
@@ -191,11 +172,20 @@ class ShardedCollection(Shards):
 
     @property
     def shards(self) -> int:
-        return len(self._shards)
+        return len(self._now)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long calls wait for a shard that starts or starts again."""
+        return self._now.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None:
+        self._timeout_s = self._now.timeout_s = seconds
 
     def describe(self) -> dict[str, Any]:
         """As Collection.describe(), with "shards" and "replicas"."""
-        described = self._ask(0, "describe")
+        (described, *_) = self._read_all("read", "describe", {})
         described["rows"] = self.count()
         return {
             **described,
@@ -209,17 +199,17 @@ class ShardedCollection(Shards):
 
     def processes(self) -> list[int]:
         """Process ids of the shards' actors."""
-        return [self._ask(shard, "ping") for shard in range(self.shards)]
+        pids: list[int] = self._now.ask_all("ping", lambda shard: [])
+        return pids
 
     def close(self) -> None:
         """Makes every write durable and ends the actors."""
-        for actor in self._shards:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.get(actor.close.remote())
-        for actor in [*self._shards, *(one for some in self._replicas for one in some)]:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.kill(actor)
-        self._shards, self._replicas = [], []
+        if ray.is_initialized():
+            for actor in self._now.actors:
+                with contextlib.suppress(Exception):
+                    ray.get(actor.close.remote(), timeout=self._timeout_s)
+            self._now.kill()
+        self._now = Shards([], self._timeout_s)
 
     def __enter__(self) -> ShardedCollection:
         return self
@@ -232,12 +222,21 @@ class ShardedCollection(Shards):
 
     # ---- Writing
 
+    def _open_shards(self) -> Shards:
+        check_connected()
+        now = self._now
+        if len(now) == 0:
+            raise quashdb.MisuseError("the collection is closed")
+        return now
+
     def _divide(
-        self, ids: Any, vectors: Any, metadatas: Any, documents: Any
+        self, shards: Shards, ids: Any, vectors: Any, metadatas: Any, documents: Any
     ) -> dict[int, dict[str, Any]]:
         if ids is None:
             raise InvalidError("ids is missing: rows of a sharded collection need ids")
         listed = [ids] if _convert.is_one_id(ids) else ids
+        if not isinstance(listed, np.ndarray):
+            listed = list(listed)
         n = len(listed)
         matrix = _convert.float32(
             _convert.matrix(vectors, self._manifest["expected"]["dim"], "vectors")
@@ -248,20 +247,9 @@ class ShardedCollection(Shards):
                 entries[what] = column = [column]
             if column is not None and len(column) != n:
                 raise InvalidError(f"{what} has {len(column)} entries, ids has {n}")
-        owners = shard_of(listed, self.shards)
-        parts: dict[int, dict[str, Any]] = {}
-        for owner in np.unique(owners):
-            rows = np.flatnonzero(owners == owner)
-            parts[int(owner)] = {
-                "ids": [listed[row] for row in rows],
-                "vectors": matrix[rows],
-                **{
-                    what: None if column is None else [column[row] for row in rows]
-                    for what, column in entries.items()
-                    if what != "vectors"
-                },
-            }
-        return parts
+        if len(set(listed.tolist() if isinstance(listed, np.ndarray) else listed)) != n:
+            raise InvalidError("ids has an id twice")
+        return divide(len(shards), listed, *entries.values())
 
     def add(
         self,
@@ -271,10 +259,11 @@ class ShardedCollection(Shards):
         documents: Any = None,
     ) -> None:
         """As Collection.add(). ExistsError before anything is written if an id is stored."""
-        parts = self._divide(ids, vectors, metadatas, documents)
+        shards = self._open_shards()
+        parts = self._divide(shards, ids, vectors, metadatas, documents)
 
         def stored(shard: int) -> npt.NDArray[np.bool_]:
-            found: npt.NDArray[np.bool_] = self._ask(
+            found: npt.NDArray[np.bool_] = shards.ask(
                 shard, "read", 0.0, "contains", {"ids": parts[shard]["ids"]}
             )
             return found
@@ -283,7 +272,7 @@ class ShardedCollection(Shards):
             found = np.flatnonzero(stored(shard))
             if len(found):
                 raise ExistsError(f"id {part['ids'][found[0]]!r} is stored already")
-        self._write_all(
+        shards.write_all(
             {shard: ("write", "add", part) for shard, part in parts.items()},
             lambda shard: True if stored(shard).all() else None,
         )
@@ -296,17 +285,20 @@ class ShardedCollection(Shards):
         documents: Any = None,
     ) -> None:
         """As Collection.upsert()."""
-        parts = self._divide(ids, vectors, metadatas, documents)
-        self._write_all({shard: ("write", "upsert", part) for shard, part in parts.items()})
+        shards = self._open_shards()
+        parts = self._divide(shards, ids, vectors, metadatas, documents)
+        shards.write_all({shard: ("write", "upsert", part) for shard, part in parts.items()})
 
     def delete(self, ids: Ids | Id | None = None, where: Where | None = None) -> int:
         """As Collection.delete(); the number is too low if a shard died meanwhile."""
+        shards = self._open_shards()
+        parts: dict[int, Part]
         if ids is None or where is not None:
             arguments = {"ids": ids, "where": where}
-            parts = {s: ("write", "delete", arguments) for s in range(self.shards)}
+            parts = {s: ("write", "delete", arguments) for s in range(len(shards))}
         else:
             listed: Any = [ids] if _convert.is_one_id(ids) else ids
-            owners = shard_of(listed, self.shards)
+            owners = shard_of(listed, len(shards))
             parts = {
                 int(owner): (
                     "write",
@@ -315,12 +307,27 @@ class ShardedCollection(Shards):
                 )
                 for owner in np.unique(owners)
             }
-        return sum(self._write_all(parts))
+        return sum(shards.write_all(parts))
 
     def add_field(self, name: str, type: Any) -> None:
         """As Collection.add_field()."""
+        shards = self._open_shards()
         arguments = {"name": name, "type": type}
-        self._write_all({s: ("write", "add_field", arguments) for s in range(self.shards)})
+
+        def declared(shard: int) -> bool | None:
+            fields = shards.ask(shard, "describe")["fields"]
+            return True if any(one["name"] == name for one in fields) else None
+
+        if declared(0):
+            raise ExistsError(f"field {name!r} exists")
+        shards.write_all(
+            {
+                shard: ("write", "add_field", arguments)
+                for shard in range(len(shards))
+                if not declared(shard)  # what a call that failed half way left is made whole
+            },
+            declared,
+        )
 
     def ingest(
         self,
@@ -333,35 +340,44 @@ class ShardedCollection(Shards):
         progress: Progress | None = None,
     ) -> int:
         """Upserts the rows of a Ray Dataset, or of whatever quashdb.arrow.add() takes;
-        returns how many. Columns are as there. A repeated ingest changes nothing.
+        returns how many. Columns are as there. A Dataset is written by tasks where its
+        blocks are, in no particular order: its ids should differ. If an error is raised
+        some rows are in; a repeated ingest replaces them.
 
         progress: progress(rows so far, 0) after every batch; returning False stops.
         """
+        from quashdb.ray import ingest
+
+        check_count("batch_rows", min(batch_rows, 4096), 1)
+        writer = ingest.Writer(
+            self._open_shards(), {"id": id, "vector": vector, "document": document}
+        )
+        if ingest.is_dataset(data):
+            written = ingest.write_dataset(data, writer, batch_rows)
+        else:
+            written = (writer.write(table) for table in ingest.tables(data, batch_rows))
         done = 0
-        columns = {"id": id, "vector": vector, "document": document}
-        for table in _tables(data, batch_rows):
-            if id not in table.column_names:
-                raise InvalidError(f"data has no column {id!r}, and sharded rows need ids")
-            ids = table.column(id).to_pylist()
-            if None in ids:
-                raise InvalidError(f"column {id!r} has nulls, expected ids")
-            owners = shard_of(ids, self.shards)
-            parts = {
-                int(owner): (
-                    "add_table",
-                    table.take(np.flatnonzero(owners == owner)),
-                    columns,
-                    True,
-                )
-                for owner in np.unique(owners)
-            }
-            self._write_all(parts)
-            done += len(table)
+        for rows in written:
+            done += rows
             if progress is not None and progress(done, 0) is False:
                 break
         return done
 
     # ---- Reading
+
+    def _read_all(self, method: str, *arguments: Any) -> list[Any]:
+        if self.read_from not in ("primary", "any"):
+            raise InvalidError(f"read_from is {self.read_from!r}, expected 'primary' or 'any'")
+        while True:
+            shards = self._open_shards()
+            try:
+                return shards.read_all(
+                    self.replica_age_s, self.read_from == "any", method, *arguments
+                )
+            except Exception:
+                # Resharded meanwhile: the answers have to be those of the new shards.
+                if not shards.retired:
+                    raise
 
     def count(self, where: Where | None = None) -> int:
         return sum(self._read_all("read", "count", {"where": where}))
@@ -379,6 +395,7 @@ class ShardedCollection(Shards):
             rows = [row for part in self._read_all("get", arguments) for row in part]
             return rows if limit is None else rows[:limit]
         listed: Any = [ids] if _convert.is_one_id(ids) else ids
+        arguments["limit"] = None
         found = {row.id: row for part in self._read_all("get", arguments) for row in part}
         rows = [found[one] for one in listed if one in found]
         return rows if limit is None else rows[:limit]
@@ -389,74 +406,82 @@ class ShardedCollection(Shards):
         k: int = 10,
         where: Where | None = None,
         **options: Any,
-    ) -> list[list[quashdb.Hit]]:
+    ) -> list[Hits]:
         """The k best rows for each query, best first. options: of Collection.query(),
         min_score, include, exact, after and the widths among them."""
-        dim = self._manifest["expected"]["dim"]
-        queries = _convert.float32(_convert.matrix(vectors, dim, "vectors"))
         found: list[Found] = self._read_all(
-            "query", ray.put(queries), k, {"where": where, **options}
+            "query", self._queries(vectors, "vectors"), k, {"where": where, **options}
         )
-        return [self._merge(found, query, k) for query in range(len(queries))]
+        return [_merge(found, query, k) for query in range(len(found[0].ids))]
 
     def search(
         self, queries: npt.ArrayLike, k: int = 10, where: Where | None = None, **options: Any
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
         """As Collection.search()."""
-        found = self.query(queries, k, where, include=None, **options)
-        is_int = self._manifest["expected"]["id_type"] == "int64"
-        ids = np.full((len(found), k), -1 if is_int else None, np.int64 if is_int else object)
-        scores = np.full((len(found), k), np.nan, np.float32)
-        for query, hits in enumerate(found):
-            for place, hit in enumerate(hits):
-                ids[query, place], scores[query, place] = hit.id, hit.score
-        return ids, scores
+        parts = self._read_all(
+            "search", self._queries(queries, "queries"), k, {"where": where, **options}
+        )
+        ids = np.concatenate([part[0] for part in parts], axis=1)
+        scores = np.concatenate([part[1] for part in parts], axis=1)
+        missing = np.isnan(scores)
+        keys = ids
+        if self._manifest["expected"]["id_type"] == "string":
+            keys = np.where(missing, "", ids).astype(str)  # missing ones are last by score
+        order = np.lexsort((keys, np.where(missing, np.inf, -scores)), axis=-1)[:, :k]
+        return np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
 
-    def _merge(self, found: list[Found], query: int, k: int) -> list[quashdb.Hit]:
-        metric = self._manifest["expected"]["metric"]
-        order = sorted(
-            (
-                (-float(score), id_, shard, place)
-                for shard, part in enumerate(found)
-                for place, (id_, score) in enumerate(
-                    zip(part.ids[query], part.scores[query], strict=True)
-                )
-            ),
-        )[:k]
-        hits = []
-        for negative, id_, shard, place in order:
-            part = found[shard]
-            hits.append(
-                quashdb.Hit(
-                    id_,
-                    -negative,
-                    1 + negative if metric == "cosine" else negative,
-                    None if part.metadatas is None else part.metadatas[query][place],
-                    None if part.documents is None else part.documents[query][place],
-                    None if part.vectors is None else part.vectors[query][place],
-                )
-            )
-        return hits
+    def _queries(self, vectors: npt.ArrayLike, what: str) -> Any:
+        dim = self._manifest["expected"]["dim"]
+        check_connected()
+        return ray.put(_convert.float32(_convert.matrix(vectors, dim, what)))
+
+    def measure(
+        self,
+        k: int = 10,
+        *,
+        target_recall: float | None = None,
+        apply: bool = False,
+        **options: Any,
+    ) -> list[quashdb.Measurement]:
+        """Collection.measure() of every shard, on its own rows. The best k of the whole
+        are among the best k of the shards, so a recall that every shard reaches is that
+        of the whole. With apply=True each shard keeps the widths it found; shards of a
+        later reshard() are to be measured again.
+        """
+        if options.get("progress") is not None:
+            raise UnsupportedError("progress is not supported over shards, expected None")
+        arguments = {"k": k, "target_recall": target_recall, "apply": apply, **options}
+        shards = self._open_shards()
+        measured: list[quashdb.Measurement] = shards.ask_all(
+            "read", lambda shard: [0.0, "measure", arguments]
+        )
+        return measured
 
     # ---- The whole
 
     @contextlib.contextmanager
-    def _frozen(self) -> Iterator[None]:
-        """No writes meanwhile: they raise BusyError."""
-        for shard in range(self.shards):
-            self._ask(shard, "freeze", True)
+    def _frozen(self) -> Iterator[Shards]:
+        """The shards, with no writes meanwhile: they raise BusyError."""
+        if not self._moving.acquire(blocking=False):
+            raise BusyError("the collection is being resharded or backed up; try again later")
         try:
-            yield
+            shards = self._open_shards()
+            try:
+                shards.ask_all("freeze", lambda shard: [True])
+                yield shards
+            finally:
+                if not shards.retired:
+                    shards.ask_all("freeze", lambda shard: [False])
         finally:
-            for shard in range(self.shards):
-                self._ask(shard, "freeze", False)
+            self._moving.release()
 
     def reshard(self, shards: int) -> None:
         """Spreads the rows over another number of shards. Reads go on from the old ones
         until all rows are in the new; writes raise BusyError meanwhile. Vectors are taken
         from the rerank tier, which has to be "f16" or "f32".
 
-        Interrupted, the collection is as it was.
+        Interrupted, the collection is as it was. Shards that die meanwhile are waited
+        for. Needs the disk space of a second copy until it is done.
         """
         check_count("shards", shards, 1)
         expected = self._manifest["expected"]
@@ -464,75 +489,88 @@ class ShardedCollection(Shards):
             raise UnsupportedError(
                 f"resharding needs vectors: rerank is {expected['rerank']!r}, expected f16 or f32"
             )
-        fields = {f["name"]: f["type"] for f in self._ask(0, "describe")["fields"]}
-        epoch = self._manifest["epoch"] + 1
-        options = {**expected, "fields": fields}
-        for stale in self._root.glob(f"epoch-{epoch}"):  # of an attempt that was interrupted
-            shutil.rmtree(stale)
-        new = [self._actor(epoch, shard, create=options) for shard in range(shards)]
-        old, old_replicas = self._shards, self._replicas
-        try:
-            with self._frozen():
-                sent = sum(
-                    result(one) for one in [actor.send_to.remote(new, _MOVED_ROWS) for actor in old]
-                )
-                for actor in new:
-                    result(actor.call_database.remote("checkpoint", {}))
-                stored = sum(result(a.read.remote(0.0, "count", {"where": None})) for a in new)
+        with self._frozen() as old:
+            fields = {f["name"]: f["type"] for f in old.ask(0, "describe")["fields"]}
+            # A number that no attempt before has used: what one left is never taken up.
+            epoch = self._manifest["next_epoch"]
+            self._manifest = {**self._manifest, "next_epoch": epoch + 1}
+            write_manifest(self._root, self._manifest)
+            new = self._start(epoch, shards)
+            try:
+                self._await_start(new)
+                new.ask_all("make", lambda shard: [{**expected, "fields": fields}])
+                sent = sum(old.ask_all("send_to", lambda shard: [new, _MOVED_ROWS]))
+                new.ask_all("call_database", lambda shard: ["checkpoint", {}])
+                stored = sum(new.ask_all("read", lambda shard: [0.0, "count", {"where": None}]))
                 if stored != sent:
                     raise CorruptError(f"{sent} rows were sent to new shards, which have {stored}")
                 manifest = {**self._manifest, "shards": shards, "epoch": epoch}
                 write_manifest(self._root, manifest)
-                self._manifest, self._shards = manifest, new  # the old stay frozen
-        except BaseException:
-            for actor in new:
-                with contextlib.suppress(ray.exceptions.RayError):
-                    ray.kill(actor)
-            raise
-        self._start_replicas()
-        for actor in [*old, *(one for some in old_replicas for one in some)]:
-            with contextlib.suppress(ray.exceptions.RayError):
-                ray.kill(actor)
-        shutil.rmtree(self._root / f"epoch-{epoch - 1}", ignore_errors=True)
+            except BaseException:
+                _discard(new)
+                raise
+            self._manifest, self._now = manifest, new
+            old.retired = True
+            self._start_replicas(new)
+            _discard(old)
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Writes a copy of all shards, of one moment, to the directory `path`, which must
         not exist and which every node sees; writes raise BusyError meanwhile."""
-        target = pathlib.Path(path)
+        target = pathlib.Path(path).absolute()
         if target.exists():
             raise ExistsError(f"{target} is there already")
         target.mkdir(parents=True)
-        with self._frozen():
-            asked = []
-            for shard, actor in enumerate(self._shards):
-                own = directory(target, 0, shard)
-                own.mkdir(parents=True)
-                arguments = {"path": str(own / "database")}
-                asked.append(actor.call_database.remote("backup", arguments))
-            for one in asked:
-                result(one)
-        write_manifest(target, {**self._manifest, "epoch": 0, "resources": []})
+        try:
+            with self._frozen() as shards:
+                shards.ask_all("backup", lambda shard: [str(directory(target, 0, shard))])
+            write_manifest(target, {**self._manifest, "epoch": 0, "next_epoch": 1, "resources": []})
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
 
     def verify(self) -> list[dict[str, Any]]:
         """Database.verify() of every shard."""
-        return [self._ask(s, "call_database", "verify", {}) for s in range(self.shards)]
+        reports: list[dict[str, Any]] = self._open_shards().ask_all(
+            "call_database", lambda shard: ["verify", {}]
+        )
+        return reports
 
     def __repr__(self) -> str:
         return f"<ShardedCollection {self.name!r}: {self.shards} shards at {self._root}>"
 
 
-def _tables(data: Any, rows: int) -> Iterator[Any]:
-    """pyarrow Tables of at most `rows` rows."""
-    import pyarrow as pa
-
-    if hasattr(data, "iter_batches") and hasattr(data, "materialize"):  # a Ray Dataset
-        yield from data.iter_batches(batch_size=rows, batch_format="pyarrow")
-        return
-    from quashdb.arrow import _reader
-
-    for batch in _reader(data):
-        for begin in range(0, len(batch), rows):
-            yield pa.Table.from_batches([batch.slice(begin, rows)])
+def _discard(shards: Shards) -> None:
+    """Ends the actors and deletes their directories, each on its node."""
+    for replica in (one for some in shards.replicas for one in some):
+        with contextlib.suppress(Exception):
+            ray.kill(replica)
+    asked = [actor.discard.remote() for actor in shards.actors]
+    with contextlib.suppress(Exception):
+        ray.wait(asked, num_returns=len(asked), timeout=shards.timeout_s)
+    shards.kill()
 
 
-__all__ = ["ShardedCollection", "create", "open", "restore"]
+def _merge(found: list[Found], query: int, k: int) -> Hits:
+    order = sorted(
+        (-float(score), id_, shard, place)
+        for shard, part in enumerate(found)
+        for place, (id_, score) in enumerate(zip(part.ids[query], part.scores[query], strict=True))
+    )[:k]
+    hits = Hits()
+    for negative, id_, shard, place in order:
+        part = found[shard]
+        hits.append(
+            quashdb.Hit(
+                id_,
+                -negative,
+                float(part.distances[query][place]),
+                None if part.metadatas is None else part.metadatas[query][place],
+                None if part.documents is None else part.documents[query][place],
+                None if part.vectors is None else part.vectors[query][place],
+            )
+        )
+    return hits
+
+
+__all__ = ["Hits", "Resources", "ShardedCollection"]
