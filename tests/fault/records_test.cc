@@ -37,6 +37,7 @@ struct Database {
     rocksdb::DB* opened = nullptr;
     options.info_log_level = rocksdb::FATAL_LEVEL;
     options.max_file_opening_threads = 1;
+    options.allow_fallocate = false;  // of 64 MiB for one value
     REQUIRE(rocksdb::DB::Open(options, path, families, &handles, &opened).ok());
     db.reset(opened);
   }
