@@ -5,7 +5,12 @@
 //                    "rows" (dim 16), answered by its outcome:
 //                    add N FIRST_ID SEED | delete FILTER | field NAME |
 //                    compact | checkpoint
+//   nobody PATH      as a user who may only read: opens read-only, searches,
+//                    verifies, tries to write and to open for writing; prints
+//                    the outcome of each
 // An outcome is a status name and, unless QUASH_OK, the message.
+#include <unistd.h>
+
 #include <iostream>
 #include <sstream>
 
@@ -52,10 +57,33 @@ quash_status Obey(quash_db* db, quash_collection* rows, const std::string& line)
   return QUASH_INTERNAL;
 }
 
+int ReadAsNobody(const char* path) {
+  constexpr uid_t kNobody = 65534;
+  if (getuid() == 0 && (setgid(kNobody) != 0 || setuid(kNobody) != 0)) return 2;
+  quash_db* db = nullptr;
+  quash_status status = OpenFor(path, "readonly", &db);
+  Say(status);
+  if (status != QUASH_OK) return 1;
+  quash_collection* rows = nullptr;
+  if (quash_collection_open(db, "rows", &rows) != QUASH_OK) return 1;
+  const std::vector<float> query = RandomVectors(1, 16, 1);
+  quash_result* result = nullptr;
+  Say(quash_search(rows, query.data(), 1, 10, nullptr, &result));
+  quash_result_free(result);
+  Say(quash_verify(db, nullptr));
+  Say(Obey(db, rows, "add 1 1 1"));
+  quash_collection_free(rows);
+  Say(quash_close(db));
+  Say(OpenFor(path, "readwrite", &db));
+  Say(OpenFor(path, "follower", &db));
+  return 0;
+}
+
 }  // namespace
 
 std::optional<int> RunChildRole(int argc, char** argv) {
   if (argc < 4 || std::string(argv[1]) != "--child") return std::nullopt;
+  if (argv[2] == std::string("nobody")) return ReadAsNobody(argv[3]);
   const std::string role = argv[2], mode = argc > 4 ? argv[4] : "readwrite";
   quash_db* db = nullptr;
   const quash_status status = OpenFor(argv[3], mode, &db);

@@ -3,6 +3,9 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "tests/capi/support.h"
 
@@ -100,30 +103,70 @@ void CheckRefusesWrites(quash_db* db, const char* how) {
   CHECK(collection == nullptr);
 }
 
+// Names, sizes, times of change and bytes of all files.
+std::string Files(const std::string& path) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
+    struct stat info;
+    REQUIRE(stat(entry.path().c_str(), &info) == 0);
+    std::ifstream file(entry.path(), std::ios::binary);
+    names.push_back(fmt::format("{} {:o} {} {}.{} ", entry.path().string(), info.st_mode,
+                                info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec));
+    if (entry.is_regular_file()) {
+      names.back().append(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  std::string listing;
+  for (const std::string& name : names) listing += name + "\n";
+  return listing;
+}
+
 TEST_CASE("a read-only handle writes nothing") {
   const TempDir dir;
   const std::string path = Prepare(dir);
-  const auto files = [&] {
-    std::string listing;
-    std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
-      struct stat info;
-      REQUIRE(stat(entry.path().c_str(), &info) == 0);
-      names.push_back(fmt::format("{} {} {}.{}", entry.path().string(), info.st_size,
-                                  info.st_mtim.tv_sec, info.st_mtim.tv_nsec));
-    }
-    std::sort(names.begin(), names.end());
-    for (const std::string& name : names) listing += name + "\n";
-    return listing;
-  };
-  const std::string before = files();
+  const std::string before = Files(path);
   {
     const Db db = Open(path, QUASH_OPEN_READONLY);
     CheckRefusesWrites(db.get(), "read-only");
     CHECK_OK(quash_verify(db.get(), nullptr));
     CHECK_OK(quash_checkpoint(db.get()));
   }
-  CHECK(files() == before);
+  CHECK((Files(path) == before));
+}
+
+// Someone who may read the files and write nothing, not even a lock file. Root may
+// write anywhere, so the child becomes nobody.
+TEST_CASE("a directory that may not be written to can be read") {
+  namespace fs = std::filesystem;
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  const auto reading = fs::perms::owner_read | fs::perms::group_read | fs::perms::others_read;
+  const auto entering = fs::perms::owner_exec | fs::perms::group_exec | fs::perms::others_exec;
+  fs::permissions(fs::path(path).parent_path(), entering, fs::perm_options::add);
+  const auto set = [&](fs::perms of_files, fs::perms of_folders) {
+    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+      fs::permissions(entry.path(), entry.is_directory() ? of_folders : of_files);
+    }
+    fs::permissions(path, of_folders);
+  };
+  set(reading, reading | entering);
+  const std::string before = Files(path);
+  Child child({"nobody", path});
+  CHECK(child.ReadLine() == "QUASH_OK");  // open
+  CHECK(child.ReadLine() == "QUASH_OK");  // search
+  CHECK(child.ReadLine() == "QUASH_OK");  // verify
+  const std::string write = child.ReadLine();
+  CHECK_MESSAGE(write.starts_with("QUASH_READONLY "), write);
+  CHECK(child.ReadLine() == "QUASH_OK");  // close
+  const std::string for_writing = child.ReadLine();
+  CHECK_MESSAGE((for_writing.starts_with("QUASH_IO ") &&
+                 for_writing.find("ermission denied") != std::string::npos),
+                for_writing);
+  CHECK(child.ReadLine() == "QUASH_OK");  // a follower
+  CHECK(child.Wait() == 0);
+  CHECK((Files(path) == before));
+  set(fs::perms::owner_all, fs::perms::owner_all);  // so that it can be removed
 }
 
 TEST_CASE("a follower sees the writer's batches after a refresh, each whole") {

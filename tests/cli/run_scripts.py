@@ -5,7 +5,7 @@ what it prints with NAME.expected.
 
 Standard output comes first in an expected file, then standard error after a
 line "-- stderr", then "-- exit N". --update writes the files anew. Afterwards
-runs every subcommand, as README.md shows them.
+runs every subcommand, as README.md shows them, and tries to get past --safe.
 """
 
 import difflib
@@ -59,6 +59,35 @@ def check_subcommands(shell):
         return "" if first == second and first else "the restored rows are not the original ones\n"
 
 
+def check_safe(shell):
+    """With --safe nothing is read or written but the database: every way to do so
+    is refused by name, and no file appears."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "rows.jsonl").write_text('{"id": 1, "vector": [1, 2]}\n')
+        pathlib.Path(folder, "queries.npy").write_bytes(b"x")
+        pathlib.Path(folder, "script.sql").write_text("SELECT COUNT(*) FROM docs;\n")
+        subprocess.run([shell, "a.qdb", "CREATE COLLECTION docs (dim 2);"], cwd=folder,
+                       capture_output=True, timeout=60, check=True)
+        before = sorted(path.name for path in pathlib.Path(folder).iterdir())
+        lines = (".read script.sql", ".open other.qdb", ".output out.txt", ".once out.txt",
+                 ".import docs rows.jsonl", ".export docs out.jsonl", ".backup copy.qdb",
+                 ".restore a.qdb copy.qdb", ".plot docs plot.png", ".bench docs --queries queries.npy",
+                 ".measure docs --queries queries.npy",
+                 "SELECT id FROM docs NEAREST TO FILE 'queries.npy';")
+        words = ("import a.qdb docs rows.jsonl", "export a.qdb docs out.jsonl",
+                 "backup a.qdb copy.qdb", "restore a.qdb copy.qdb", "plot a.qdb docs plot.png",
+                 "search a.qdb docs --queries queries.npy", "bench a.qdb docs --queries queries.npy")
+        for arguments, text in ([(["--safe", "a.qdb"], line + "\n") for line in lines]
+                                + [(["--safe", *line.split()], "") for line in words]):
+            done = subprocess.run([shell, *arguments], input=text, cwd=folder, text=True,
+                                  capture_output=True, timeout=60, check=False)
+            if done.returncode == 0 or "not allowed with --safe" not in done.stderr:
+                return (f"{arguments} {text}: exit {done.returncode}, expected to be refused\n"
+                        f"{done.stdout}{done.stderr}")
+        after = sorted(path.name for path in pathlib.Path(folder).iterdir())
+        return "" if before == after else f"--safe: {before} became {after}\n"
+
+
 def main():
     shell = os.path.abspath(sys.argv[1])
     scripts = sorted(pathlib.Path(sys.argv[2]).glob("*.sql"))
@@ -76,10 +105,10 @@ def main():
             sys.stdout.writelines(difflib.unified_diff(
                 expected.splitlines(True), actual.splitlines(True),
                 expected_file.name, "actual"))
-    complaint = check_subcommands(shell)
-    if complaint:
-        failed.append("subcommands")
-        sys.stdout.write(complaint)
+    for name, check in (("subcommands", check_subcommands), ("--safe", check_safe)):
+        if complaint := check(shell):
+            failed.append(name)
+            sys.stdout.write(complaint)
     print(f"{len(scripts)} scripts and the subcommands, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed or not scripts else 0
 

@@ -153,11 +153,11 @@ int64_t KillAndReopen(uint64_t seed, int cycles) {
 
 TEST_SUITE_BEGIN("crash");
 
-// Database i takes everything from seed + i: --seed S --cycles 40 repeats one, but
+// Database i takes everything from seed + i: --seed S --cycles 20 repeats one, but
 // for the moments at which it is killed. Rows pile up, and with them what a cycle
 // takes to check.
 TEST_CASE("a killed writer loses nothing that it acknowledged") {
-  constexpr int kCyclesOfDatabase = 40;
+  constexpr int kCyclesOfDatabase = 20;
   int64_t batches = 0;
   uint64_t seed = options().seed;
   for (int left = options().cycles; left > 0; left -= kCyclesOfDatabase) {

@@ -10,9 +10,12 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
+#include <sstream>
 #include <string>
 
 namespace failing_io {
@@ -147,6 +150,36 @@ void Stop() { active = false; }
 
 uint64_t Calls() { return calls; }
 uint64_t Failed() { return failures; }
+
+namespace {
+
+// Of a preloaded library: begins when the process does, reports when it ends.
+struct FromEnvironment {
+  FromEnvironment() {
+    const char* directory = std::getenv("QUASH_FAILING_DIRECTORY");
+    const char* settings = std::getenv("QUASH_FAILING_IO");
+    if (directory == nullptr || settings == nullptr) return;
+    int kind = 0, files = 0, error = 0;
+    std::string how;
+    Failure wanted;
+    std::istringstream(settings) >> kind >> files >> error >> wanted.first >> how;
+    wanted.kind = static_cast<Kind>(kind);
+    wanted.files = static_cast<Files>(files);
+    wanted.error = static_cast<Error>(error);
+    wanted.from_there = how == "on";
+    Start(directory, wanted);
+  }
+  ~FromEnvironment() {
+    if (!active) return;
+    Stop();
+    if (const char* report = std::getenv("QUASH_FAILING_REPORT")) {
+      std::ofstream(report) << calls << ' ' << failures << '\n';
+    }
+  }
+};
+const FromEnvironment from_environment;
+
+}  // namespace
 
 }  // namespace failing_io
 

@@ -11,6 +11,11 @@
 //   kCreate  open of one that may be made, ftruncate
 //   kRename  rename, link, unlink
 // Thread-safe. Nothing is counted before Start().
+//
+// Preloaded into another program (LD_PRELOAD), it is started by the environment:
+//   QUASH_FAILING_DIRECTORY  as for Start()
+//   QUASH_FAILING_IO         "KIND FILES ERROR FIRST once|on", numbers of what is below
+//   QUASH_FAILING_REPORT     file that gets "CALLS FAILED" when the program ends
 #pragma once
 
 #include <cstdint>

@@ -141,7 +141,7 @@ class Model(RuleBasedStateMachine):
         return id.encode() if isinstance(id, str) else id
 
 
-# A release runs more: see tests/release.py.
+# More in both tiers of tests/reliability.py.
 EXAMPLES = int(os.environ.get("QUASHDB_STATEFUL_EXAMPLES", 40))
 STEPS = int(os.environ.get("QUASHDB_STATEFUL_STEPS", 25))
 Model.TestCase.settings = settings(

@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""The reliability tiers: killed processes, power cuts, failing calls, damage, fuzzers,
+threads, churn, each at its count of the tier.
+
+    python3 tests/reliability.py ci                 under 10 minutes on two idle cores
+    python3 tests/reliability.py release            about twelve hours, in the background
+    python3 tests/reliability.py release --only crash,oom --factor 0.1
+    python3 tests/reliability.py ci --list
+
+Builds build/ and, for fuzzers and thread checks, build-fuzz/ and build-tsan/ first,
+unless --no-build; without clang-14 what needs it is skipped. Every item is a command
+of its own, which is printed before it runs and repeats it; the log of item NAME is
+OUT/NAME.log, and a failure's log names its seed. Results: OUT/results.md and
+OUT/results.json, written after each item. The exit status is 1 if one failed.
+README.md here says what each item proves.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PARSERS = ("statement", "filter", "npy", "fvecs", "jsonl")
+SKIPPED = 77  # the exit status of a test that this machine cannot run
+FUZZ_SECONDS = 60  # of each fuzzer in the CI tier
+
+
+class Item:
+    """One line of the table.
+
+    ci, release: counts; what they count is `unit`. None: not in this tier.
+    command: (count, options) -> the words to run.
+    done: pattern of the count reached in the log, its group 1; default: all, if it passed.
+    """
+
+    def __init__(self, name, unit, ci, release, command, done=None, env=None, build="build"):
+        self.name, self.unit, self.counts = name, unit, {"ci": ci, "release": release}
+        self.command, self.done, self.env, self.build = command, done, env or {}, build
+
+
+def fault(suite, option=None):
+    def command(count, options):
+        words = [f"{options.build}/tests/fault/fault_test", f"--test-suite={suite}",
+                 "--seed", options.seed]  # fmt: skip
+        return words + ([option, count] if option else [])
+
+    return command
+
+
+def script(file, option, *paths):
+    def command(count, options):
+        return [options.python, ROOT / "tests/fault" / file, *(options.build / p for p in paths),
+                option, count, "--seed", options.seed]  # fmt: skip
+
+    return command
+
+
+def fuzzer(name, max_len, rss, timeout):
+    """With counts, that many executions; in the CI tier for FUZZ_SECONDS."""
+
+    def command(count, options):
+        folder = ROOT / "build-fuzz/tests/fuzz"
+        new = ROOT / "build-fuzz/new" / name
+        new.mkdir(parents=True, exist_ok=True)
+        words = [
+            folder / f"{name}_fuzz", f"-runs={count}", f"-seed={options.seed}",
+            f"-max_len={max_len}", f"-rss_limit_mb={rss}", f"-timeout={timeout}", "-entropic=0",
+            "-print_final_stats=1", f"-artifact_prefix={new.parent}/{name}-", new,
+        ]  # fmt: skip
+        if options.tier == "ci":
+            words.insert(2, f"-max_total_time={FUZZ_SECONDS}")
+        corpus = ROOT / "tests/fuzz/corpus" / name
+        return words + ([corpus] if corpus.is_dir() else [])
+
+    return command
+
+
+def pytest(file):
+    return lambda count, options: [
+        options.python, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+        f"--hypothesis-seed={options.seed}", ROOT / "tests/python" / file,
+    ]  # fmt: skip
+
+
+def ctest(pattern, build=None):
+    return lambda count, options: [
+        "ctest", "--test-dir", build or options.build, "-R", pattern, "--output-on-failure",
+        "--repeat", f"until-fail:{count}",
+    ]  # fmt: skip
+
+
+def churn(count, options):
+    return [f"{options.build}/bench/churn/churn_bench", "--db", f"{options.build}/churn",
+            "--operations", count, "--seed", options.seed]  # fmt: skip
+
+
+def kv_random(count, options):
+    return [f"{options.build}/tests/fuzz/kv_random", count, options.seed]
+
+
+TSAN = {
+    "TSAN_OPTIONS": f"ignore_noninstrumented_modules=1 suppressions={ROOT}/tests/tsan.supp",
+    "OMP_TOOL_LIBRARIES": "/usr/lib/llvm-14/lib/libarcher.so",
+}
+EXECUTIONS = r"stat::number_of_executed_units:\s*(\d+)"
+ITEMS = [
+    Item("crash", "killed writers", 300, 10_000, fault("crash", "--cycles"), r"(\d+) kills"),
+    Item("power", "images after a power cut", 500, 10_000, fault("power_loss", "--images"),
+         r"(\d+) images"),
+    # Places per kind of call; 0: every call in every way.
+    Item("io", "failing file calls", 45, 0, fault("failing_io", "--io-failures"), r"(\d+) runs"),
+    Item("shell", "failing calls of the shipped shell", 20, 200,
+         script("shell_faults.py", "--runs", "cli/quashdb", "tests/fault/libquash_failing_io.so"),
+         r"(\d+) runs"),
+    # Places per call; 0: every one.
+    Item("oom", "failing allocations", 12, 0, fault("allocation", "--allocations"),
+         r"calls, (\d+) failed"),
+    Item("damage", "damaged files (bits flipped per file)", 25, 2500, fault("damage", "--flips"),
+         r"(\d+) damages found|(\d+) harmless"),
+    Item("records", "values changed", 200, 10_000, fault("records", "--records"), r"(\d+) values"),
+    Item("hdf5", "damaged HDF5 files", 200, 5000, script("hdf5_damage.py", "--files"),
+         r"(\d+) files"),
+    Item("full_disk", "disks filled", 3, 200, fault("full_disk", "--disks"), r"(\d+) disks"),
+    Item("writes", "sizes beyond limits, in one run", 1, 1, fault("failing_writes")),
+    *(Item(f"fuzz.{name}", "executions", -1, 100_000_000, fuzzer(name, 4096, 256, 1), EXECUTIONS,
+           build="build-fuzz") for name in PARSERS),
+    Item("fuzz.record", "executions", -1, 10_000_000, fuzzer("record", 4096, 256, 1), EXECUTIONS,
+         build="build-fuzz"),
+    Item("fuzz.api", "executions", -1, 10_000_000, fuzzer("api", 512, 1024, 10), EXECUTIONS,
+         build="build-fuzz"),
+    Item("fuzz.kv", "executions", -1, 10_000_000, fuzzer("kv", 512, 1024, 10), EXECUTIONS,
+         build="build-fuzz"),
+    Item("random.kv", "executions, without sanitizers", 20_000, 10_000_000, kv_random,
+         r"(\d+) rounds"),
+    Item("stateful", "sequences of 50 steps", 200, 10_000, pytest("test_stateful.py")),
+    Item("threads", "repetitions", 5, 100, ctest("^capi.threads$|^kvcache.threads$")),
+    Item("tsan", "repetitions", 1, 20, ctest("^capi.threads$", f"{ROOT}/build-tsan"), env=TSAN,
+         build="build-tsan"),
+    Item("processes", "repetitions", 4, 200, ctest("^capi.processes$")),
+    Item("golden", "repetitions", 1, 20, ctest("^golden$")),
+    Item("limits", "repetitions", 1, 1, ctest("^capi.bad_input$")),
+    Item("churn", "rows written or deleted", None, 20_000_000, churn, r'"operations": (\d+),'),
+]  # fmt: skip
+
+
+def build(names):
+    presets = {"build": "release", "build-fuzz": "fuzz", "build-tsan": "tsan"}
+    for name in sorted(names):
+        for words in (["cmake", "--preset"], ["cmake", "--build", "--preset"]):
+            subprocess.run([*words, presets[name]], cwd=ROOT, check=True)
+
+
+def environment(item, count, options):
+    # Threads that wait do not spin: other tests want the cores.
+    env = dict(os.environ, OMP_WAIT_POLICY="passive", PYTHONDONTWRITEBYTECODE="1", **item.env)
+    env["QUASHDB_LIBRARY"] = f"{options.build}/libquashdb/libquashdb.so"
+    if item.name == "stateful":
+        env |= {"QUASHDB_STATEFUL_EXAMPLES": str(count), "QUASHDB_STATEFUL_STEPS": "50"}
+    return env
+
+
+def run(item, options):
+    """Runs one item and gives its row of the table."""
+    whole = item.counts[options.tier]
+    count = whole if whole <= 1 and options.factor >= 1 else max(
+        1, round((whole if whole > 0 else 1000) * options.factor))  # fmt: skip
+    words = [str(word) for word in item.command(count, options)]
+    print("+", shlex.join(words), flush=True)
+    log = options.out / f"{item.name}.log"
+    begin = time.monotonic()
+    with log.open("w") as file:
+        try:
+            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT,
+                                  env=environment(item, count, options),
+                                  timeout=options.timeout).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            code = None
+    text = log.read_text(errors="replace")
+    found = re.finditer(item.done, text) if item.done else ()
+    reached = [int(next(group for group in match.groups() if group)) for match in found]
+    outcome = {0: "passed", SKIPPED: "skipped", None: "out of time"}.get(code, "FAILED")
+    row = {
+        "name": item.name, "unit": item.unit, "asked": whole, "count": count,
+        "reached": sum(reached) if reached else count if code == 0 else None,
+        "seconds": round(time.monotonic() - begin, 1), "outcome": outcome,
+        "command": shlex.join(words),
+    }  # fmt: skip
+    print(f"  {item.name}: {outcome} after {row['seconds']} s; {log}", flush=True)
+    if outcome == "FAILED":
+        print(text[-3000:], flush=True)
+    return row
+
+
+def write(rows, out):
+    (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+    lines = ["| item | what | reached | seconds | outcome |", "|---|---|---|---|---|"]
+    for row in rows:
+        reached = "" if row["reached"] is None else f"{row['reached']:,}"
+        lines.append(f"| {row['name']} | {row['unit']} | {reached} | {row['seconds']:,} | "
+                     f"{row['outcome']} |")  # fmt: skip
+    (out / "results.md").write_text("\n".join(lines) + "\n")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("tier", choices=("ci", "release"))
+    parser.add_argument("--factor", type=float, default=1, help="of every count")
+    parser.add_argument("--only", default="", help="names, with commas; fuzz takes all fuzz.*")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--timeout", type=float, help="seconds for one item")
+    parser.add_argument("--jobs", type=int, help="items at a time (default: ci 2, release 1)")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--python", default=sys.executable,
+                        help="with pytest, hypothesis, numpy and h5py")
+    parser.add_argument("--out", type=pathlib.Path, help="default: build/reliability-TIER")
+    parser.add_argument("--no-build", action="store_true", help="everything is built already")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    chosen = {name for name in options.only.split(",") if name}
+    items = [i for i in ITEMS if i.counts[options.tier] is not None
+             and (not chosen or {i.name, i.name.split(".")[0]} & chosen)]  # fmt: skip
+    known = {i.name for i in ITEMS} | {i.name.split(".")[0] for i in ITEMS}
+    if unknown := chosen - known:
+        parser.error(f"no item {', '.join(sorted(unknown))}; --list shows them")
+    options.build = options.build.resolve()
+    options.out = (options.out or ROOT / f"build/reliability-{options.tier}").resolve()
+    options.jobs = options.jobs or {"ci": 2, "release": 1}[options.tier]
+    return options, items
+
+
+def main():
+    options, items = parse()
+    if options.list:
+        for item in items:
+            count = item.counts[options.tier]
+            shown = f"{FUZZ_SECONDS} s" if count < 0 else "all" if count == 0 else f"{count:,}"
+            print(f"{item.name:16} {shown:>12} {item.unit}")
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    if shutil.which("clang++-14") is None:
+        missing = [item for item in items if item.build != "build"]
+        items = [item for item in items if item.build == "build"]
+        rows += [{"name": item.name, "unit": item.unit, "asked": item.counts[options.tier],
+                  "count": 0, "reached": None, "seconds": 0, "outcome": "skipped: no clang-14",
+                  "command": ""} for item in missing]  # fmt: skip
+    if not options.no_build:
+        build({item.build for item in items} | {"build"})
+    lock = threading.Lock()
+
+    def run_and_write(item):
+        row = run(item, options)
+        with lock:
+            rows.append(row)
+            write(rows, options.out)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for done in [pool.submit(run_and_write, item) for item in items]:
+            done.result()
+    print((options.out / "results.md").read_text(), end="")
+    return any(row["outcome"] in ("FAILED", "out of time") for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
