@@ -74,6 +74,11 @@ std::string EncodeCatalogEntry(const CatalogEntry& entry) {
   const auto levels = builder.CreateVector(codebook.levels, size_t{1} << codebook.bits);
   const auto boundaries =
       builder.CreateVector(codebook.boundaries, (size_t{1} << codebook.bits) - 1);
+  std::vector<fb::RecallPoint> points;
+  for (const RecallPoint& point : entry.widths.recall_curve) {
+    points.emplace_back(point.nprobe, point.recall);
+  }
+  const auto recall_curve = builder.CreateVectorOfStructs(points);
   fb::CollectionBuilder table(builder);
   table.add_number(spec.number);
   table.add_name(name);
@@ -96,6 +101,8 @@ std::string EncodeCatalogEntry(const CatalogEntry& entry) {
   table.add_planes(entry.widths.planes);
   table.add_measured_k(entry.widths.measured_k);
   table.add_measured_recall(entry.widths.measured_recall);
+  table.add_recall_curve(recall_curve);
+  table.add_partition_rows(spec.partition_rows);
   builder.Finish(table.Finish());
   return Finish(&builder);
 }
@@ -131,7 +138,20 @@ Status DecodeCatalogEntry(std::string_view bytes, CatalogEntry* out) {
   codebook.delta = stored->delta();
   entry.segment_rows = stored->segment_rows();
   entry.widths = {stored->candidates(), stored->rerank_candidates(), stored->planes(),
-                  stored->measured_k(), stored->measured_recall()};
+                  stored->measured_k(), stored->measured_recall(), {}};
+  spec.partition_rows = stored->partition_rows();
+  if (stored->recall_curve() != nullptr) {
+    for (const fb::RecallPoint* point : *stored->recall_curve()) {
+      const RecallPoint next = {point->nprobe(), point->recall()};
+      const std::vector<RecallPoint>& points = entry.widths.recall_curve;
+      if (!(next.recall >= 0 && next.recall <= 1) ||
+          (!points.empty() && (next.nprobe <= points.back().nprobe ||
+                               next.recall < points.back().recall))) {
+        return Damaged("a collection's recall curve");
+      }
+      entry.widths.recall_curve.push_back(next);
+    }
+  }
   *out = std::move(entry);
   return Status();
 }

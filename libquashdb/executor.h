@@ -19,11 +19,15 @@ struct SearchPlan {
   std::shared_ptr<const Filter> filter;  // null: every row
   double min_score = -std::numeric_limits<double>::infinity();
   SearchWidths widths;   // zeros: chosen
+  uint32_t nprobe = 0;   // lists probed; 0: chosen for `recall`
+  double recall = 0;     // wanted of a partitioned collection; 0: kDefaultRecall, 1: every row
   uint32_t threads = 0;  // 0: OpenMP's default
   bool has_cursor = false;
   float cursor_score = 0;
   Id cursor_id;
 };
+
+inline constexpr double kDefaultRecall = 0.99;
 
 struct Hit {
   float score;
@@ -32,7 +36,7 @@ struct Hit {
 };
 
 struct StageStats {
-  std::string name;  // "plane scan", "refine", "full code", "rerank", "exact"
+  std::string name;  // "probe", "plane scan", "refine", "full code", "rerank", "exact"
   uint64_t rows_in = 0;
   uint64_t rows_out = 0;
   uint64_t bytes = 0;
@@ -40,11 +44,13 @@ struct StageStats {
 
 struct SearchStats {
   std::vector<StageStats> stages;
-  std::string mode;  // "staged", "direct" (few matches) or "exact"
+  std::string mode;  // "partitions", "staged", "direct" (few matches) or "exact"
   uint64_t rows = 0;
   uint64_t matching_rows = 0;
   double elapsed_us = 0;
   SearchWidths widths;       // as used, means over queries
+  uint64_t lists = 0;        // of the partition index; 0: it was not used
+  uint64_t nprobe = 0;       // lists probed, mean over queries
   uint64_t gpu_queries = 0;  // whose planes a GPU scanned
   std::string gpu_note;      // why it did not those of others
 };

@@ -36,6 +36,8 @@ using Value = std::variant<std::monostate, bool, int64_t, double, std::string,
 // An external id: the alternative matches the collection's id type.
 using Id = std::variant<int64_t, std::string, CopyGuard>;
 
+inline constexpr uint64_t kDefaultPartitionRows = 100'000;
+
 struct CollectionSpec {
   uint32_t number = 0;  // key prefix in every column family, never reused
   std::string name;
@@ -46,6 +48,7 @@ struct CollectionSpec {
   quash_rerank rerank = QUASH_RERANK_F16;
   quash_rotation rotation = QUASH_ROTATION_HADAMARD;
   uint64_t seed = 42;
+  uint64_t partition_rows = kDefaultPartitionRows;  // live rows from which it is partitioned
   std::vector<Field> fields;
 
   std::optional<size_t> FindField(std::string_view field_name) const {
@@ -55,6 +58,12 @@ struct CollectionSpec {
   }
 };
 
+// Recall that a number of probed lists was measured to give.
+struct RecallPoint {
+  uint32_t nprobe = 0;
+  float recall = 0;
+};
+
 // Search widths kept by quash_measure(); zeros mean "choose from k".
 struct SearchWidths {
   uint32_t candidates = 0;
@@ -62,6 +71,7 @@ struct SearchWidths {
   uint32_t planes = 0;
   uint32_t measured_k = 0;
   double measured_recall = -1;  // -1: never measured
+  std::vector<RecallPoint> recall_curve;  // both ascending; empty: never measured
 };
 
 }  // namespace quash

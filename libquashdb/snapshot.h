@@ -14,6 +14,7 @@
 namespace quash {
 
 class GpuImage;
+class PartitionIndex;
 
 struct Snapshot {
   std::shared_ptr<const CollectionSpec> spec;
@@ -24,6 +25,7 @@ struct Snapshot {
   std::vector<SegmentView> segments;  // ascending slots: sealed, then tail
   Pin view;                           // storage state of ids and records; null in tests
   std::shared_ptr<GpuImage> gpu;      // null: searched on the CPU
+  std::shared_ptr<const PartitionIndex> partitions;  // null: none yet
 };
 using SnapshotRef = std::shared_ptr<const Snapshot>;
 
