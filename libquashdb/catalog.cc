@@ -196,4 +196,43 @@ Status DecodeSegmentMeta(std::string_view bytes, SegmentMeta* out) {
   return Status();
 }
 
+std::string EncodePartitionHead(const PartitionHead& head) {
+  flatbuffers::FlatBufferBuilder builder(1024);
+  std::vector<fb::PartitionList> lists;
+  lists.reserve(head.lists.size());
+  for (const PartitionHead::List& list : head.lists) lists.emplace_back(list.value, list.rows);
+  const auto list_vector = builder.CreateVectorOfStructs(lists);
+  const auto centroids = builder.CreateVector(head.centroids);
+  builder.Finish(fb::CreatePartition(builder, head.indexed_slots, head.next_value, list_vector,
+                                     centroids, head.measured_rows));
+  return Finish(&builder);
+}
+
+Status DecodePartitionHead(std::string_view bytes, PartitionHead* out) {
+  AlignedBuffer buffer(BodySize(bytes));
+  const auto* stored = Open<fb::Partition>(bytes, &buffer);
+  const auto damaged = [] { return Damaged("a collection's partition index"); };
+  if (stored == nullptr || stored->lists() == nullptr || stored->centroids() == nullptr) {
+    return damaged();
+  }
+  PartitionHead head;
+  head.indexed_slots = stored->indexed_slots();
+  head.next_value = stored->next_value();
+  head.measured_rows = stored->measured_rows();
+  for (const fb::PartitionList* list : *stored->lists()) {
+    if (list->value() >= head.next_value || (list->value() == 0) != (list->rows() == 0)) {
+      return damaged();
+    }
+    head.lists.push_back({list->value(), list->rows()});
+  }
+  for (const uint64_t value : *stored->centroids()) {
+    if (value == 0 || value >= head.next_value) return damaged();
+    head.centroids.push_back(value);
+  }
+  const size_t values = (head.lists.size() + kCentroidsPerValue - 1) / kCentroidsPerValue;
+  if (head.lists.empty() || head.centroids.size() != values) return damaged();
+  *out = std::move(head);
+  return Status();
+}
+
 }  // namespace quash

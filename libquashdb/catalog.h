@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/codebook.h"
 #include "libquashdb/schema.h"
@@ -39,14 +40,30 @@ struct SegmentMeta {
   uint64_t rerank_bytes = 0;
 };
 
+// What the catalog says of a partition index.
+struct PartitionHead {
+  struct List {
+    uint64_t value = 0;
+    uint32_t rows = 0;
+  };
+  uint64_t indexed_slots = 0;
+  uint64_t next_value = 1;
+  std::vector<List> lists;
+  std::vector<uint64_t> centroids;
+  uint64_t measured_rows = 0;
+};
+inline constexpr size_t kCentroidsPerValue = 256;
+
 std::string EncodeCatalogEntry(const CatalogEntry& entry);
 std::string EncodeState(const CollectionState& state);
 std::string EncodeSegmentMeta(const SegmentMeta& meta);
+std::string EncodePartitionHead(const PartitionHead& head);
 
 // QUASH_CORRUPT on anything that Encode... cannot have written.
 Status DecodeCatalogEntry(std::string_view bytes, CatalogEntry* out);
 Status DecodeState(std::string_view bytes, CollectionState* out);
 Status DecodeSegmentMeta(std::string_view bytes, SegmentMeta* out);
+Status DecodePartitionHead(std::string_view bytes, PartitionHead* out);
 
 // Rows of a full segment: the largest power of two from 256 to 4,096 whose
 // first plane fits in 256 KiB.

@@ -39,6 +39,7 @@ class CollectionDraft {
   Status Finish();
 
  private:
+  friend class PartitionUpkeep;
   friend class StoredCollection;
 
   std::vector<uint32_t>& MutableLive(size_t segment);

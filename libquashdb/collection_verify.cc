@@ -5,6 +5,7 @@
 
 #include "libquashdb/collection_draft.h"
 #include "libquashdb/key.h"
+#include "libquashdb/partition.h"
 #include "libquashdb/record.h"
 #include "libquashdb/stored_database.h"
 
@@ -52,6 +53,13 @@ Status StoredCollection::Verify(const Progress& progress, uint64_t* bytes,
     const Status status = stored.Verify();
     if (!status.ok()) note(status.message());
     *bytes += stored.meta().code_bytes + stored.meta().rerank_bytes;
+  }
+
+  if (snapshot->partitions != nullptr) {
+    std::vector<std::string> wrong;
+    QUASH_RETURN_IF_ERROR(snapshot->partitions->Verify(&wrong));
+    for (const std::string& what : wrong) note(what);
+    *bytes += snapshot->partitions->stored_bytes();
   }
 
   std::unordered_map<std::string, uint64_t> slot_of;

@@ -93,7 +93,7 @@ Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Pr
                      name_);
       }
       Location location;
-      QUASH_RETURN_IF_ERROR(LocateSlot(published_->segments, slots[i], &location));
+      QUASH_RETURN_IF_ERROR(LocateSlot(*published_, slots[i], &location));
       if (location.segment == kMissing) {
         return Error(QUASH_CORRUPT, "collection \"{}\": id {} names a row that is not there",
                      name_, IdText(ids[i]));
@@ -117,6 +117,7 @@ Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Pr
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   if (assigned != nullptr) *assigned = std::move(ids);
   if (replaces) RewriteDead();
+  if (WantsPartitions()) database_->WakeUpkeep();
   return Status();
 }
 
@@ -129,7 +130,7 @@ Status StoredCollection::Delete(std::span<const Id> ids, uint64_t* deleted) {
   for (const uint64_t slot : slots) {
     if (slot == kNoSlot) continue;
     Location location;
-    QUASH_RETURN_IF_ERROR(LocateSlot(published_->segments, slot, &location));
+    QUASH_RETURN_IF_ERROR(LocateSlot(*published_, slot, &location));
     if (location.segment == kMissing) {
       return Error(QUASH_CORRUPT, "collection \"{}\": its id index names a row that is not there",
                    name_);
@@ -142,6 +143,7 @@ Status StoredCollection::Delete(std::span<const Id> ids, uint64_t* deleted) {
   QUASH_RETURN_IF_ERROR(draft.Finish());
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   RewriteDead();
+  if (WantsPartitions()) database_->WakeUpkeep();
   return Status();
 }
 
@@ -171,6 +173,7 @@ Status StoredCollection::DeleteWhere(std::string_view text, const Progress& prog
   QUASH_RETURN_IF_ERROR(draft.Finish());
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   RewriteDead();
+  if (WantsPartitions()) database_->WakeUpkeep();
   return Status();
 }
 
@@ -272,6 +275,18 @@ Status StoredCollection::SealTail() {
 }
 
 Status StoredCollection::Compact(const Progress& progress) {
+  QUASH_RETURN_IF_ERROR(CompactSegments(progress));
+  const auto stop = [&] { return progress && progress(0, 0); };
+  const size_t threads = ThreadCount(database_->options().threads);
+  for (bool idle = false; !idle;) {
+    const Status status = KeepPartitions(threads, /*finish=*/true, stop, &idle);
+    if (status.code() == QUASH_CANCELLED) return Cancelled();
+    QUASH_RETURN_IF_ERROR(status);
+  }
+  return Status();
+}
+
+Status StoredCollection::CompactSegments(const Progress& progress) {
   {
     const std::lock_guard lock(database_->writer_mutex());
     QUASH_RETURN_IF_ERROR(CheckWritable());

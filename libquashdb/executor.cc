@@ -22,11 +22,11 @@ size_t ThreadsFor(size_t threads, uint64_t bytes) {
 
 // Tiles of queries over threads if there are enough queries, else the blocks of
 // one tile after the other over threads.
-Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, const float* queries,
-                    size_t nq, const SearchPlan& plan, size_t threads,
+Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, const Probe& probe,
+                    const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
                     std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
   // A GPU takes large tiles one after the other, each with all threads.
-  const bool on_gpu = snapshot.gpu != nullptr;
+  const bool on_gpu = snapshot.gpu != nullptr && !probe.enabled();
   const bool over_queries = !on_gpu && nq >= threads;
   const size_t share = over_queries ? (nq + threads - 1) / threads : nq;
   const size_t tile = std::clamp<size_t>(share, 1, on_gpu ? kMaxTileQueries : kTileQueries);
@@ -34,7 +34,7 @@ Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, cons
   std::vector<StagedCounts> tile_counts(tiles);
   QUASH_RETURN_IF_ERROR(ParallelFor(tiles, over_queries ? threads : 1, [&](size_t i) {
     const size_t first = i * tile;
-    return SearchStagedTile(snapshot, matching, queries + first * snapshot.spec->dim,
+    return SearchStagedTile(snapshot, matching, probe, queries + first * snapshot.spec->dim,
                             std::min(tile, nq - first), plan, over_queries ? 1 : threads,
                             hits->data() + first, &tile_counts[i]);
   }));
@@ -96,11 +96,13 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
     one.rows_out = HitCount(*hits);
     AddStage(has_tier ? "rerank" : "full code", one, stats);
   } else {
-    stats->mode = "staged";
+    const Probe probe(snapshot, plan, matching);
+    stats->mode = probe.enabled() ? "partitions" : "staged";
     const Widths widths = ChooseWidths(snapshot, plan, plan.k);
-    const uint64_t bytes = one.rows_in * widths.planes * snapshot.quantizer->layout().plane_bytes();
+    uint64_t bytes = one.rows_in * widths.planes * snapshot.quantizer->layout().plane_bytes();
+    if (probe.enabled()) bytes = bytes * probe.nprobe(1) / snapshot.partitions->num_lists();
     StagedCounts counts;
-    QUASH_RETURN_IF_ERROR(SearchStaged(snapshot, matching, queries, nq, plan,
+    QUASH_RETURN_IF_ERROR(SearchStaged(snapshot, matching, probe, queries, nq, plan,
                                        ThreadsFor(threads, bytes), hits, &counts));
     stats->gpu_queries = counts.gpu_queries;
     stats->gpu_note = counts.gpu_note;
@@ -108,6 +110,12 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
     stats->widths.candidates = static_cast<uint32_t>(counts.plane_scan.rows_out / nq);
     stats->widths.rerank_candidates =
         has_tier ? static_cast<uint32_t>(counts.final.rows_in / nq) : 0;
+    if (probe.enabled()) {
+      stats->lists = snapshot.partitions->num_lists();
+      stats->nprobe = counts.probed_lists / nq;
+      counts.probe.rows_out = counts.plane_scan.rows_out;
+    }
+    AddStage("probe", counts.probe, stats);
     AddStage("plane scan", counts.plane_scan, stats);
     AddStage("refine", counts.refine, stats);
     AddStage("full code", counts.full_code, stats);

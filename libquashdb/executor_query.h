@@ -13,7 +13,7 @@
 namespace quash {
 
 // Bytes aligned for SIMD, reused between searches; contents are lost on growth.
-class AlignedBuffer {
+class ScratchBuffer {
  public:
   void* Reserve(size_t bytes) {
     if (bytes > size_) {
@@ -61,7 +61,7 @@ class PreparedQuery {
   float gain() const { return gain_; }
 
  private:
-  AlignedBuffer buffer_;
+  ScratchBuffer buffer_;
   const float* vector_ = nullptr;
   float norm_sq_ = 0;
   float offset_ = 0;

@@ -7,6 +7,28 @@
 
 namespace quash {
 
+Status Locate(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* found) {
+  *found = false;
+  const std::vector<uint64_t>& first_slots = snapshot.first_slots;
+  const auto after = std::upper_bound(first_slots.begin(), first_slots.end(), slot);
+  if (after == first_slots.begin()) return Status();
+  const size_t index = static_cast<size_t>(after - first_slots.begin()) - 1;
+  const Segment& segment = *snapshot.segments[index].segment;
+  if (slot > segment.last_slot()) return Status();
+  size_t at = slot - segment.first_slot();
+  if (segment.last_slot() - segment.first_slot() + 1 != segment.rows()) {
+    Pin pin;
+    std::span<const uint64_t> slots;
+    QUASH_RETURN_IF_ERROR(segment.Slots(&slots, &pin));
+    const auto place = std::lower_bound(slots.begin(), slots.end(), slot);
+    if (place == slots.end() || *place != slot) return Status();
+    at = static_cast<size_t>(place - slots.begin());
+  }
+  *row = RowIndex(static_cast<uint32_t>(index), static_cast<uint32_t>(at));
+  *found = true;
+  return Status();
+}
+
 Status MatchingRows::Evaluate(const Snapshot& snapshot, const Filter* filter, size_t threads) {
   snapshot_ = &snapshot;
   const size_t n = snapshot.segments.size();

@@ -83,7 +83,7 @@ Status ScoreFromRerank(const Snapshot& snapshot, const PreparedQuery& query,
 
 Status ScoreFromCodes(const Snapshot& snapshot, const PreparedQuery& query,
                       std::span<const uint64_t> rows, float* scores, float* units) {
-  static thread_local AlignedBuffer buffer;
+  static thread_local ScratchBuffer buffer;
   const CodeLayout& layout = snapshot.quantizer->layout();
   const int8_t* levels = snapshot.quantizer->codebook().levels;
   const LevelQuery& level_query = query.levels();

@@ -38,9 +38,14 @@ struct Attempt {
 
 class Tile {
  public:
-  Tile(const Snapshot& snapshot, const MatchingRows& matching, const SearchPlan& plan,
-       size_t threads, StagedCounts* counts)
-      : snapshot_(snapshot), matching_(matching), plan_(plan), threads_(threads), counts_(counts) {}
+  Tile(const Snapshot& snapshot, const MatchingRows& matching, const Probe& probe,
+       const SearchPlan& plan, size_t threads, StagedCounts* counts)
+      : snapshot_(snapshot),
+        matching_(matching),
+        probe_(probe),
+        plan_(plan),
+        threads_(threads),
+        counts_(counts) {}
 
   ~Tile() { work_.Trim(); }
   Tile(const Tile&) = delete;
@@ -55,6 +60,7 @@ class Tile {
     ResetSet(snapshot_, plan_, query, query.scanned(), widths_, k_, set);
   }
   Status Scan();
+  Status ScanLists();
   Status ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without);
   Status Repeat(size_t q);
   Status Rerank(size_t q, size_t threads, std::vector<Hit>* hits, bool* complete,
@@ -62,6 +68,7 @@ class Tile {
 
   const Snapshot& snapshot_;
   const MatchingRows& matching_;
+  const Probe& probe_;
   const SearchPlan& plan_;
   const size_t threads_;
   StagedCounts* counts_;
@@ -69,6 +76,7 @@ class Tile {
   Widths widths_;
   size_t nq_ = 0;
   size_t k_ = 0;
+  bool probing_ = false;          // lists are read, not every row
   std::unique_ptr<GpuScan> gpu_;  // null: all on the CPU
   Workspace& work_ = ThreadWorkspace();
 
@@ -113,7 +121,27 @@ Status Tile::ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without
   return Status();
 }
 
+// The nearest lists of each query, then the rows that are in no list yet.
+Status Tile::ScanLists() {
+  const size_t nprobe = probe_.nprobe((k_ + plan_.k - 1) / plan_.k);
+  std::vector<uint64_t> rows(nq_), bytes(nq_);
+  const size_t threads = std::min(threads_, nq_);
+  QUASH_RETURN_IF_ERROR(ParallelFor(nq_, threads, [&](size_t q) {
+    Reset(q, &work_.sets[q]);
+    return probe_.Scan(std::span<const PreparedQuery>(work_.queries).subspan(q, 1), nprobe,
+                       std::span(work_.sets).subspan(q, 1), &rows[q], &bytes[q]);
+  }));
+  for (size_t q = 0; q < nq_; ++q) {
+    counts_->probe.rows_in += rows[q];
+    counts_->probe.bytes += bytes[q];
+  }
+  counts_->probed_lists += nprobe * nq_;
+  counts_->plane_scan.rows_in += nq_ * probe_.rows_outside();
+  return probe_.rows_outside() == 0 ? Status() : ScanOnCpu(0, nq_, &probe_.in_lists());
+}
+
 Status Tile::Scan() {
+  if (probing_) return ScanLists();
   counts_->plane_scan.rows_in += nq_ * matching_.count();
   const std::span<const PreparedQuery> queries(work_.queries.data(), nq_);
   for (size_t q = 0; q < nq_; ++q) Reset(q, &work_.sets[q]);
@@ -159,7 +187,7 @@ Status Tile::Rerank(size_t q, size_t threads, std::vector<Hit>* hits, bool* comp
                     counts);
   QUASH_RETURN_IF_ERROR(reranker.Run(set.survivors(), hits));
   *complete = hits->size() >= std::min<uint64_t>(plan_.k, matching_.count()) ||
-              (set.complete() && !reranker.narrowed());
+              (set.complete() && !reranker.narrowed() && !probing_);
   return Status();
 }
 
@@ -171,6 +199,8 @@ Status Tile::Run(const float* queries, size_t nq, Attempt attempt, std::vector<H
     widths_.rerank_candidates = 0;
     widths_.capacity = std::max<size_t>(matching_.count(), 1);
   }
+  probing_ = probe_.enabled() && !attempt.unbounded;
+  if (probing_) widths_.planes = 1;  // what lists have
   nq_ = nq;
   k_ = attempt.k;
   if (work_.queries.size() < nq) work_.queries.resize(nq);
@@ -211,7 +241,9 @@ void AddStage(const StageStats& from, StageStats* to) {
 }  // namespace
 
 void StagedCounts::Add(const StagedCounts& other) {
+  AddStage(other.probe, &probe);
   AddStage(other.plane_scan, &plane_scan);
+  probed_lists += other.probed_lists;
   AddStage(other.refine, &refine);
   AddStage(other.full_code, &full_code);
   AddStage(other.final, &final);
@@ -220,9 +252,9 @@ void StagedCounts::Add(const StagedCounts& other) {
 }
 
 Status SearchStagedTile(const Snapshot& snapshot, const MatchingRows& matching,
-                        const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
+                        const Probe& probe, const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
                         std::vector<Hit>* hits, StagedCounts* counts) {
-  Tile tile(snapshot, matching, plan, threads, counts);
+  Tile tile(snapshot, matching, probe, plan, threads, counts);
   bool complete[kMaxTileQueries];
   QUASH_RETURN_IF_ERROR(tile.Run(queries, nq, {.k = plan.k}, hits, complete));
   const bool is_range = plan.min_score != -std::numeric_limits<double>::infinity();

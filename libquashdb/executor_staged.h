@@ -7,13 +7,15 @@
 #include <vector>
 
 #include "libquashdb/executor.h"
+#include "libquashdb/executor_probe.h"
 #include "libquashdb/executor_rows.h"
 
 namespace quash {
 
 // Rows and bytes of every stage, summed over queries; stages not run stay 0.
 struct StagedCounts {
-  StageStats plane_scan, refine, full_code, final;
+  StageStats probe, plane_scan, refine, full_code, final;
+  uint64_t probed_lists = 0;
   uint64_t gpu_queries = 0;  // scanned on the GPU
   std::string gpu_note;      // why others were not
   void Add(const StagedCounts& other);
@@ -24,11 +26,12 @@ inline constexpr size_t kMaxTileQueries = 128;
 
 // Answers nq queries with shared passes over the planes.
 //   queries  [nq, dim], nq <= kMaxTileQueries
+//   probe    which rows are reached through lists
 //   threads  for block ranges of this tile
 //   hits     out, [nq]
 //   counts   added to
 Status SearchStagedTile(const Snapshot& snapshot, const MatchingRows& matching,
-                        const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
+                        const Probe& probe, const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
                         std::vector<Hit>* hits, StagedCounts* counts);
 
 }  // namespace quash

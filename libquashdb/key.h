@@ -36,10 +36,11 @@ inline std::string CollectionPrefix(uint32_t collection) {
   return key;
 }
 
-// catalog: 'c' spec, 's' state, 'g' + segment number: segment meta.
+// catalog: 'c' spec, 's' state, 'p' partition index, 'g' + segment number: segment meta.
 inline std::string CatalogKey(uint32_t collection, char kind) {
   return CollectionPrefix(collection) + kind;
 }
+inline std::string PartitionHeadKey(uint32_t collection) { return CatalogKey(collection, 'p'); }
 inline std::string SegmentMetaKey(uint32_t collection, uint64_t segment) {
   std::string key = CatalogKey(collection, 'g');
   AppendBigEndian(segment, &key);
@@ -47,7 +48,7 @@ inline std::string SegmentMetaKey(uint32_t collection, uint64_t segment) {
 }
 
 // codes: segment, part. rerank: segment, block. deletes: segment.
-// meta_index: segment, field.
+// meta_index: segment, field. lists: value.
 inline std::string SegmentKey(uint32_t collection, uint64_t segment) {
   std::string key = CollectionPrefix(collection);
   AppendBigEndian(segment, &key);

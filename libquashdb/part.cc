@@ -25,6 +25,8 @@ const char* KindName(PartKind kind) {
     case PartKind::kRerank: return "rerank block";
     case PartKind::kTailRow: return "tail row";
     case PartKind::kLive: return "live bitmap";
+    case PartKind::kList: return "list";
+    case PartKind::kCentroids: return "centroids";
   }
   return "part";
 }

@@ -42,6 +42,8 @@ enum class PartKind : uint8_t {
   kRerank = 6,
   kTailRow = 7,
   kLive = 8,
+  kList = 9,  // of the partition index, as the next
+  kCentroids = 10,
 };
 
 // The first 64 bytes of a part, little-endian; FORMAT.md, "Parts".

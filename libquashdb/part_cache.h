@@ -16,7 +16,7 @@ namespace quash {
 class PartCache {
  public:
   // Least important first.
-  enum class Priority : uint8_t { kRerank, kColumn, kIds, kRest, kPlane2, kPlane1 };
+  enum class Priority : uint8_t { kRerank, kColumn, kIds, kRest, kPlane2, kPlane1, kList };
 
   // Where a segment keeps one part. Must be empty, or taken out by Remove(),
   // when destroyed.
@@ -50,7 +50,7 @@ class PartCache {
   const uint64_t budget_bytes_;
   std::atomic<uint64_t> used_bytes_{0};
   std::mutex mutex_;
-  std::array<std::list<Slot*>, 6> resident_;  // by priority, oldest first
+  std::array<std::list<Slot*>, 7> resident_;  // by priority, oldest first
 };
 
 }  // namespace quash

@@ -23,6 +23,7 @@ struct Snapshot {
   uint64_t generation = 0;
   uint64_t live_rows = 0;
   std::vector<SegmentView> segments;  // ascending slots: sealed, then tail
+  std::vector<uint64_t> first_slots;  // of segments; empty in tests
   Pin view;                           // storage state of ids and records; null in tests
   std::shared_ptr<GpuImage> gpu;      // null: searched on the CPU
   std::shared_ptr<const PartitionIndex> partitions;  // null: none yet

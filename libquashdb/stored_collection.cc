@@ -6,7 +6,9 @@
 #include <cstring>
 
 #include "libquashdb/collection_draft.h"
+#include "libquashdb/executor_rows.h"
 #include "libquashdb/key.h"
+#include "libquashdb/partition_upkeep.h"
 #include "libquashdb/record.h"
 #include "libquashdb/stored_database.h"
 
@@ -48,27 +50,15 @@ Status ReadLive(const Store& store, const CollectionSpec& spec, const StoredSegm
 
 }  // namespace
 
-Status LocateSlot(std::span<const SegmentView> segments, uint64_t slot,
-                  Collection::Location* location) {
+Status LocateSlot(const Snapshot& snapshot, uint64_t slot, Collection::Location* location) {
   *location = {Collection::kMissing, 0};
-  const auto after = std::upper_bound(
-      segments.begin(), segments.end(), slot,
-      [](uint64_t wanted, const SegmentView& view) { return wanted < view.segment->first_slot(); });
-  if (after == segments.begin()) return Status();
-  const size_t index = static_cast<size_t>(after - segments.begin()) - 1;
-  const Segment& segment = *segments[index].segment;
-  if (slot > segment.last_slot()) return Status();
-  size_t row = slot - segment.first_slot();
-  if (segment.last_slot() - segment.first_slot() + 1 != segment.rows()) {
-    Pin pin;
-    std::span<const uint64_t> slots;
-    QUASH_RETURN_IF_ERROR(segment.Slots(&slots, &pin));
-    const auto at = std::lower_bound(slots.begin(), slots.end(), slot);
-    if (at == slots.end() || *at != slot) return Status();
-    row = static_cast<size_t>(at - slots.begin());
-  }
-  if (((*segments[index].live)[row / kBlockRows] >> row % kBlockRows & 1) == 0) return Status();
-  *location = {static_cast<uint32_t>(index), static_cast<uint32_t>(row)};
+  uint64_t row = 0;
+  bool found = false;
+  QUASH_RETURN_IF_ERROR(Locate(snapshot, slot, &row, &found));
+  if (!found) return Status();
+  const std::vector<uint32_t>& live = *snapshot.segments[SegmentOf(row)].live;
+  if ((live[RowOf(row) / kBlockRows] >> RowOf(row) % kBlockRows & 1) == 0) return Status();
+  *location = {SegmentOf(row), RowOf(row)};
   return Status();
 }
 
@@ -196,7 +186,33 @@ Status StoredCollection::LoadTail() {
                                       state_.live_rows));
   }
   published_ = NewSnapshot(segments);
+  return LoadPartitions();
+}
+
+Status StoredCollection::LoadPartitions() {
+  rocksdb::PinnableSlice value;
+  bool found = false;
+  QUASH_RETURN_IF_ERROR(context_->store->Get(Family::kCatalog, PartitionHeadKey(spec_->number),
+                                             nullptr, &value, &found));
+  if (!found) return Status();
+  QUASH_RETURN_IF_ERROR(PartitionIndex::Load(context_, *spec_, *quantizer_,
+                                             {value.data(), value.size()}, &partitions_));
+  if (partitions_->indexed_slots() > state_.next_slot) {
+    return Damaged(name_, "its partition index is of a later state");
+  }
+  published_ = NewSnapshot(published_->segments);
   return Status();
+}
+
+Status StoredCollection::KeepPartitions(size_t threads, bool finish,
+                                        const std::function<bool()>& stop, bool* idle) {
+  const std::lock_guard lock(upkeep_mutex_);
+  SegmentContextRef context;
+  {
+    const std::lock_guard publish_lock(database_->publish_mutex());
+    context = context_;
+  }
+  return PartitionUpkeep(this, std::move(context), threads, finish, stop).Step(idle);
 }
 
 Status StoredCollection::ReadValues(RowRun* run) const {
@@ -225,6 +241,11 @@ std::shared_ptr<Snapshot> StoredCollection::NewSnapshot(
   snapshot->generation = state_.generation;
   snapshot->live_rows = state_.live_rows;
   snapshot->segments = segments;
+  snapshot->first_slots.reserve(segments.size());
+  for (const SegmentView& view : segments) {
+    snapshot->first_slots.push_back(view.segment->first_slot());
+  }
+  snapshot->partitions = partitions_;
   return snapshot;
 }
 
@@ -237,6 +258,7 @@ void StoredCollection::Detach() {
   detached_ = true;
   handed_out_.reset();
   published_.reset();
+  partitions_.reset();
   context_.reset();
 }
 
@@ -247,6 +269,7 @@ void StoredCollection::Adopt(StoredCollection* fresh) {
   quantizer_ = fresh->quantizer_;
   context_ = fresh->context_;
   published_ = fresh->published_;
+  partitions_ = fresh->partitions_;
   handed_out_.reset();
   detached_ = false;
 }
@@ -257,6 +280,7 @@ void StoredCollection::RetireSegments() const {
     if (segment.segment->is_tail()) continue;
     static_cast<const StoredSegment&>(*segment.segment).Retire(view);
   }
+  if (partitions_ != nullptr) partitions_->Retire(view);
 }
 
 Status StoredCollection::GetSnapshot(SnapshotRef* out) const {
@@ -307,7 +331,7 @@ Status StoredCollection::Find(const Snapshot& snapshot, std::span<const Id> ids,
   out->assign(ids.size(), {kMissing, 0});
   for (size_t i = 0; i < ids.size(); ++i) {
     if (slots[i] == kNoSlot) continue;
-    QUASH_RETURN_IF_ERROR(LocateSlot(snapshot.segments, slots[i], &(*out)[i]));
+    QUASH_RETURN_IF_ERROR(LocateSlot(snapshot, slots[i], &(*out)[i]));
     if ((*out)[i].segment == kMissing) {
       return Damaged(name_, "its id index names a row that is not there");
     }

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +20,7 @@
 namespace quash {
 
 class CollectionDraft;
+class PartitionIndex;
 class StoredDatabase;
 
 class StoredCollection final : public Collection {
@@ -44,6 +48,16 @@ class StoredCollection final : public Collection {
 
   // Rewrites segments with dead rows, merges small ones and seals the tail.
   Status Compact(const Progress& progress);
+  // Takes one step of bounded size in building or mending the partition index.
+  // Safe beside other calls.
+  //   finish  all that can be done, not only what searches would feel
+  //   idle    out: there was nothing to do
+  Status KeepPartitions(size_t threads, bool finish, const std::function<bool()>& stop,
+                        bool* idle);
+  // Large enough to be partitioned. Under either database lock.
+  bool WantsPartitions() const {
+    return partitions_ != nullptr || state_.live_rows >= spec_->partition_rows;
+  }
   // Reads everything and compares; appends to `problems`.
   Status Verify(const Progress& progress, uint64_t* bytes,
                 std::vector<std::string>* problems) const;
@@ -68,11 +82,13 @@ class StoredCollection final : public Collection {
 
  private:
   friend class CollectionDraft;
+  friend class PartitionUpkeep;
   StoredCollection(StoredDatabase* database, std::string name)
       : database_(database), name_(std::move(name)) {}
 
   Status LoadRows();
   Status LoadTail();
+  Status LoadPartitions();
   Status CheckWritable() const;  // under the writer lock
   // The records of rows whose values are not at hand.
   Status ReadValues(RowRun* run) const;
@@ -81,6 +97,7 @@ class StoredCollection final : public Collection {
   // Rewrites segments of which more than a quarter is dead.
   void RewriteDead();
   Status RewriteSegments(size_t begin, size_t end);
+  Status CompactSegments(const Progress& progress);
   Status SealTail();
   Status FindSlots(std::span<const Id> ids, const ReadView* view,
                    std::vector<uint64_t>* slots) const;
@@ -94,16 +111,20 @@ class StoredCollection final : public Collection {
   std::shared_ptr<const CollectionSpec> spec_;
   std::shared_ptr<const Quantizer> quantizer_;
   std::shared_ptr<SegmentContext> context_;
+  std::shared_ptr<const PartitionIndex> partitions_;  // null: none yet
   std::shared_ptr<const Snapshot> published_;  // its view is null
   mutable SnapshotRef handed_out_;             // with the view of the last commit
   std::shared_ptr<GpuImage> gpu_;              // under the publish lock
   bool detached_ = false;
+
+  std::mutex upkeep_mutex_;           // taken before any other; for:
+  std::set<uint64_t> unsplittable_;   // values of lists whose rows are all alike
 };
 
 inline constexpr uint64_t kNoSlot = UINT64_MAX;
 
-// Where `slot` is among `segments`, ascending; segment == kMissing if nowhere.
-Status LocateSlot(std::span<const SegmentView> segments, uint64_t slot,
+// Where the live row with `slot` is; segment == kMissing if nowhere.
+Status LocateSlot(const Snapshot& snapshot, uint64_t slot,
                   Collection::Location* location);
 
 }  // namespace quash

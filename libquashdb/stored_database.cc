@@ -105,9 +105,8 @@ Status StoredDatabase::Start() {
   durable_commit_ = stored_commit;
   QUASH_RETURN_IF_ERROR(ReadCatalog(*store_, &entries_, &next_collection_));
   view_ = store_->NewView();
-  const bool is_writer = store_options.access == Store::Access::kReadWrite;
   if (directory_->is_new()) QUASH_RETURN_IF_ERROR(directory_->WriteWitness(0));
-  if (is_writer && !directory_->in_memory() && options_.durability == QUASH_DURABILITY_FULL) {
+  if (is_writer() && !directory_->in_memory() && options_.durability == QUASH_DURABILITY_FULL) {
     witness_thread_ = std::thread([this] { WitnessLoop(); });
   }
   return Status();
@@ -216,6 +215,7 @@ Status StoredDatabase::LoadCollection(std::string_view name,
   std::shared_ptr<StoredCollection> collection;
   QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, store_, entry->second, &collection));
   collections_.emplace(std::string(name), collection);
+  if (is_writer() && collection->WantsPartitions()) WakeUpkeep();
   const std::lock_guard handed_out_lock(handed_out_mutex_);
   loaded_.push_back(collection.get());
   *out = std::move(collection);
@@ -412,6 +412,55 @@ void StoredDatabase::StopWitness() {
   witness_thread_.join();
 }
 
+void StoredDatabase::WakeUpkeep() noexcept {
+  const std::lock_guard lock(upkeep_mutex_);
+  if (upkeep_stop_) return;
+  upkeep_due_ = true;
+  if (upkeep_thread_.joinable()) {
+    upkeep_wake_.notify_one();
+    return;
+  }
+  try {
+    upkeep_thread_ = std::thread([this] { UpkeepLoop(); });
+  } catch (...) {
+    // Searches stay right without it; the next write tries again.
+  }
+}
+
+void StoredDatabase::UpkeepLoop() {
+  const auto stop = [this] { return upkeep_stop_.load(std::memory_order_relaxed); };
+  std::unique_lock lock(upkeep_mutex_);
+  while (!upkeep_stop_) {
+    upkeep_wake_.wait(lock, [this] { return upkeep_stop_ || upkeep_due_; });
+    upkeep_due_ = false;
+    lock.unlock();
+    try {
+      std::vector<std::shared_ptr<StoredCollection>> collections;
+      {
+        const std::lock_guard collections_lock(collections_mutex_);
+        for (const auto& [name, collection] : collections_) collections.push_back(collection);
+      }
+      for (const auto& collection : collections) {
+        // What fails is tried again after the next write.
+        for (bool idle = false; !idle && !stop();) {
+          if (!collection->KeepPartitions(1, /*finish=*/false, stop, &idle).ok()) break;
+        }
+      }
+    } catch (...) {
+    }
+    lock.lock();
+  }
+}
+
+void StoredDatabase::StopUpkeep() {
+  {
+    const std::lock_guard lock(upkeep_mutex_);
+    upkeep_stop_ = true;
+    upkeep_wake_.notify_one();
+  }
+  if (upkeep_thread_.joinable()) upkeep_thread_.join();
+}
+
 void StoredDatabase::DetachAll() {
   const std::lock_guard lock(collections_mutex_);
   const std::lock_guard publish_lock(publish_mutex_);
@@ -421,11 +470,10 @@ void StoredDatabase::DetachAll() {
 Status StoredDatabase::Close() {
   if (closed_) return Status();
   closed_ = true;
+  StopUpkeep();
   StopWitness();
   Status status;
-  const bool is_writer =
-      options_.mode == QUASH_OPEN_CREATE || options_.mode == QUASH_OPEN_READWRITE;
-  if (store_ != nullptr && is_writer && store_->WriteError().ok()) {
+  if (store_ != nullptr && is_writer() && store_->WriteError().ok()) {
     const std::lock_guard lock(writer_mutex_);
     status = store_->SyncWal();
     if (status.ok() && !directory_->in_memory()) status = store_->FlushAll();

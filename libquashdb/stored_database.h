@@ -1,6 +1,7 @@
 // The Database over a directory: lock, format, witness, store and collections.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -53,10 +54,16 @@ class StoredDatabase final : public Database {
   // View of the last commit. Under the publish lock.
   const std::shared_ptr<const ReadView>& view() const { return view_; }
   const std::shared_ptr<PartCache>& cache() const { return cache_; }
+  // Has partition indexes looked after soon, on a thread of the database. Under the
+  // writer lock.
+  void WakeUpkeep() noexcept;
 
  private:
   using CatalogEntries = std::map<std::string, CatalogEntry, std::less<>>;
 
+  bool is_writer() const {
+    return options_.mode == QUASH_OPEN_CREATE || options_.mode == QUASH_OPEN_READWRITE;
+  }
   Store::Options MakeStoreOptions() const;
   Status ReadCatalog(const Store& store, CatalogEntries* entries, uint32_t* next_collection) const;
   Status CheckCommitNumbers(const Store& store, uint64_t* commit_number) const;
@@ -65,6 +72,8 @@ class StoredDatabase final : public Database {
   Status WriteWitness();
   void WitnessLoop();
   void StopWitness();
+  void UpkeepLoop();
+  void StopUpkeep();
   void DetachAll();
   Status FollowLatest();
 
@@ -93,6 +102,13 @@ class StoredDatabase final : public Database {
   bool witness_stop_ = false;
   uint64_t witnessed_ = 0;
   uint64_t durable_commit_ = 0;
+
+  // Keeps partition indexes; started when there is one to keep.
+  std::thread upkeep_thread_;
+  std::mutex upkeep_mutex_;
+  std::condition_variable upkeep_wake_;
+  std::atomic<bool> upkeep_stop_{false};
+  bool upkeep_due_ = false;
 };
 
 }  // namespace quash

@@ -1,0 +1,145 @@
+#include "libquashdb/executor_probe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/dispatch.h"
+
+namespace quash {
+namespace {
+
+constexpr size_t kChunkBlocks = 32;
+// With a filter the nearest matching rows lie farther away: up to so many times
+// the lists are probed.
+constexpr double kMostWidening = 16;
+// Reading that share of all lists costs as much as reading all rows in order.
+constexpr double kMostOfAll = 0.5;
+
+struct Scratch {
+  alignas(kAlignment) uint16_t sums[kChunkBlocks * kBlockRows];
+  alignas(kAlignment) uint32_t rows[kChunkBlocks * kBlockRows];
+  alignas(kAlignment) float scores[kChunkBlocks * kBlockRows];
+};
+
+const uint32_t* AllRows() {
+  static const std::vector<uint32_t> all(kChunkBlocks, ~uint32_t{0});
+  return all.data();
+}
+
+bool IsBounded(const SearchPlan& plan) {
+  return plan.has_cursor || plan.min_score != -std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
+
+size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan) {
+  const size_t lists = snapshot.partitions->num_lists();
+  if (plan.nprobe != 0) return std::min<size_t>(plan.nprobe, lists);
+  const double target = plan.recall != 0 ? plan.recall : kDefaultRecall;
+  const std::vector<RecallPoint>& curve = snapshot.widths.recall_curve;
+  const auto reached = std::find_if(curve.begin(), curve.end(), [&](const RecallPoint& point) {
+    return point.recall >= target;
+  });
+  if (curve.empty() || reached == curve.end()) {
+    // Not measured, or not that far: errors fall about as a power of what is read.
+    const double share = 0.004 / std::pow(std::max(1 - target, 1e-4), 0.7);
+    const double guess = std::max(16.0, share * static_cast<double>(lists));
+    const size_t least = curve.empty() ? 1 : curve.back().nprobe;
+    return std::clamp<size_t>(static_cast<size_t>(guess), std::min(least, lists), lists);
+  }
+  if (reached == curve.begin()) return std::min<size_t>(reached->nprobe, lists);
+  const RecallPoint &low = *(reached - 1), &high = *reached;
+  const double part = (target - low.recall) / (high.recall - low.recall);
+  const double between =
+      std::exp(std::log(low.nprobe) + part * (std::log(high.nprobe) - std::log(low.nprobe)));
+  return std::clamp<size_t>(static_cast<size_t>(std::ceil(between)), 1, lists);
+}
+
+Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRows& matching)
+    : snapshot_(snapshot), matching_(matching) {
+  const PartitionIndex* index = snapshot.partitions.get();
+  if (index == nullptr || index->num_rows() == 0 || IsBounded(plan)) return;
+  const bool is_asked_for = plan.nprobe != 0 || plan.recall != 0;
+  if (plan.nprobe == 0 && plan.recall >= 1) return;
+  if (snapshot.gpu != nullptr && !is_asked_for) return;
+  nprobe_ = ChooseNprobe(snapshot, plan);
+  const double selectivity = static_cast<double>(std::max<uint64_t>(matching.count(), 1)) /
+                             static_cast<double>(std::max<uint64_t>(snapshot.live_rows, 1));
+  const double widened =
+      static_cast<double>(nprobe_) * std::min(1 / selectivity, kMostWidening);
+  nprobe_ = static_cast<size_t>(widened);
+  if (plan.nprobe == 0 && widened > kMostOfAll * static_cast<double>(index->num_lists())) return;
+  index_ = index;
+  in_lists_.resize(snapshot.segments.size());
+  for (size_t s = 0; s < in_lists_.size(); ++s) {
+    in_lists_[s] = snapshot.segments[s].segment->last_slot() < index->indexed_slots();
+    if (!in_lists_[s]) rows_outside_ += snapshot.segments[s].live_rows;
+  }
+}
+
+size_t Probe::nprobe(size_t growth) const {
+  return std::min(nprobe_ * std::max<size_t>(growth, 1), index_->num_lists());
+}
+
+Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query, CandidateSet* set,
+                       uint64_t* bytes) const {
+  static thread_local Scratch scratch;
+  const CodeLayout& layout = snapshot_.quantizer->layout();
+  const ScanKernels& kernels = Kernels();
+  ListRows rows;
+  Pin pin;
+  QUASH_RETURN_IF_ERROR(list.Read(&rows, &pin));
+  const float mul = query.lut().step, bias = query.lut().bias;
+  const float gain = query.gain();
+  const size_t blocks = NumBlocks(rows.rows);
+  const uint8_t* lut = query.lut().table;
+  for (size_t begin = 0; begin < blocks; begin += kChunkBlocks) {
+    const size_t n = std::min(kChunkBlocks, blocks - begin);
+    const size_t first = begin * kBlockRows;
+    const float* norm_sq = rows.codes.norm_sq != nullptr ? rows.codes.norm_sq + first : nullptr;
+    const float* scale = rows.codes.scale1 + first;
+    kernels.plane_sums(rows.codes.plane1 + begin * layout.block_bytes(), n, layout.plane_bytes(),
+                       &lut, 1, scratch.sums, n * kBlockRows);
+    const size_t kept =
+        kernels.collect(scratch.sums, scale, norm_sq, mul, bias + set->margin(), AllRows(), n,
+                        set->threshold(), scratch.rows, scratch.scores);
+    for (size_t i = 0; i < kept; ++i) {
+      const uint32_t r = scratch.rows[i];
+      if (first + r >= rows.rows) break;  // padding
+      // Rows that were deleted or do not match; those of segments that are scanned too.
+      uint64_t row = 0;
+      bool found = false;
+      QUASH_RETURN_IF_ERROR(Locate(snapshot_, rows.slots[first + r], &row, &found));
+      if (!found || !in_lists_[SegmentOf(row)]) continue;
+      const uint32_t* mask = matching_.mask(SegmentOf(row));
+      if (mask == nullptr) continue;
+      if ((mask[RowOf(row) / kBlockRows] >> RowOf(row) % kBlockRows & 1) == 0) continue;
+      const float dot = mul * scratch.sums[r] + bias;
+      const float unit = gain * scale[r];
+      float estimate = unit * dot;
+      if (norm_sq != nullptr) estimate -= norm_sq[r];
+      set->Push({.estimate = estimate, .unit = unit, .dot1 = dot, .row = row});
+    }
+  }
+  *bytes += blocks * (layout.block_bytes() +
+                      kBlockRows * sizeof(float) * (rows.codes.norm_sq != nullptr ? 2 : 1));
+  return Status();
+}
+
+Status Probe::Scan(std::span<const PreparedQuery> queries, size_t nprobe,
+                   std::span<CandidateSet> sets, uint64_t* rows, uint64_t* bytes) const {
+  std::vector<std::vector<Centroids::Scored>> nearest(queries.size());
+  index_->centroids().Nearest(queries, nprobe, nearest.data());
+  for (size_t q = 0; q < queries.size(); ++q) {
+    for (const Centroids::Scored& one : nearest[q]) {
+      const PartitionList* list = index_->lists()[one.list].get();
+      if (list == nullptr) continue;
+      *rows += list->rows();
+      QUASH_RETURN_IF_ERROR(ScanList(*list, queries[q], &sets[q], bytes));
+    }
+  }
+  return Status();
+}
+
+}  // namespace quash

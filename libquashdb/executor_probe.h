@@ -1,0 +1,50 @@
+// Stage 1 of a search over a partition index: the first plane of the rows in the
+// lists nearest to a query.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "libquashdb/executor_candidates.h"
+#include "libquashdb/executor_rows.h"
+#include "libquashdb/partition.h"
+
+namespace quash {
+
+// Whether a search reads lists; if so, which segments they stand for.
+class Probe {
+ public:
+  // No index, or a plan that wants every row: every row is scanned.
+  Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRows& matching);
+
+  bool enabled() const { return index_ != nullptr; }
+  // [segments] Those whose rows are all in lists; the others are scanned as ever.
+  const std::vector<bool>& in_lists() const { return in_lists_; }
+  uint64_t rows_outside() const { return rows_outside_; }  // live ones, of those segments
+  // Lists that a query probes if k is `growth` times what was asked for.
+  size_t nprobe(size_t growth) const;
+
+  // Pushes what survives of the nearest `nprobe` lists to each query's set.
+  //   rows, bytes  added to: rows of the lists, bytes read
+  // Safe on several threads with different sets.
+  Status Scan(std::span<const PreparedQuery> queries, size_t nprobe,
+              std::span<CandidateSet> sets, uint64_t* rows, uint64_t* bytes) const;
+
+ private:
+  Status ScanList(const PartitionList& list, const PreparedQuery& query, CandidateSet* set,
+                  uint64_t* bytes) const;
+
+  const Snapshot& snapshot_;
+  const MatchingRows& matching_;
+  const PartitionIndex* index_ = nullptr;
+  std::vector<bool> in_lists_;
+  uint64_t rows_outside_ = 0;
+  size_t nprobe_ = 0;
+};
+
+// Lists to probe for a recall target: from the measured curve, or a guess.
+size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan);
+
+}  // namespace quash
