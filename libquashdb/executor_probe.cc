@@ -10,6 +10,7 @@ namespace quash {
 namespace {
 
 constexpr size_t kChunkBlocks = 32;
+constexpr size_t kFirstChunkBlocks = 2;  // every row survives until there is a threshold
 // With a filter the nearest matching rows lie farther away: up to so many times
 // the lists are probed.
 constexpr double kMostWidening = 16;
@@ -82,8 +83,8 @@ size_t Probe::nprobe(size_t growth) const {
   return std::min(nprobe_ * std::max<size_t>(growth, 1), index_->num_lists());
 }
 
-Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query, CandidateSet* set,
-                       uint64_t* bytes) const {
+Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
+                       size_t* chunk_blocks, CandidateSet* set, uint64_t* bytes) const {
   static thread_local Scratch scratch;
   const CodeLayout& layout = snapshot_.quantizer->layout();
   const ScanKernels& kernels = Kernels();
@@ -94,8 +95,9 @@ Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query, Ca
   const float gain = query.gain();
   const size_t blocks = NumBlocks(rows.rows);
   const uint8_t* lut = query.lut().table;
-  for (size_t begin = 0; begin < blocks; begin += kChunkBlocks) {
-    const size_t n = std::min(kChunkBlocks, blocks - begin);
+  for (size_t begin = 0, n = 0; begin < blocks; begin += n) {
+    n = std::min(*chunk_blocks, blocks - begin);
+    *chunk_blocks = std::min(2 * *chunk_blocks, kChunkBlocks);
     const size_t first = begin * kBlockRows;
     const float* norm_sq = rows.codes.norm_sq != nullptr ? rows.codes.norm_sq + first : nullptr;
     const float* scale = rows.codes.scale1 + first;
@@ -132,11 +134,12 @@ Status Probe::Scan(std::span<const PreparedQuery> queries, size_t nprobe,
   std::vector<std::vector<Centroids::Scored>> nearest(queries.size());
   index_->centroids().Nearest(queries, nprobe, nearest.data());
   for (size_t q = 0; q < queries.size(); ++q) {
+    size_t chunk_blocks = kFirstChunkBlocks;
     for (const Centroids::Scored& one : nearest[q]) {
       const PartitionList* list = index_->lists()[one.list].get();
       if (list == nullptr) continue;
       *rows += list->rows();
-      QUASH_RETURN_IF_ERROR(ScanList(*list, queries[q], &sets[q], bytes));
+      QUASH_RETURN_IF_ERROR(ScanList(*list, queries[q], &chunk_blocks, &sets[q], bytes));
     }
   }
   return Status();

@@ -33,8 +33,8 @@ class Probe {
               std::span<CandidateSet> sets, uint64_t* rows, uint64_t* bytes) const;
 
  private:
-  Status ScanList(const PartitionList& list, const PreparedQuery& query, CandidateSet* set,
-                  uint64_t* bytes) const;
+  Status ScanList(const PartitionList& list, const PreparedQuery& query, size_t* chunk_blocks,
+                  CandidateSet* set, uint64_t* bytes) const;
 
   const Snapshot& snapshot_;
   const MatchingRows& matching_;

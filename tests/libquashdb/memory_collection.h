@@ -148,7 +148,7 @@ class MemorySegment : public Segment {
   }
 
   const CollectionSpec& spec_;
-  std::vector<AlignedBuffer> buffers_;
+  std::vector<ScratchBuffer> buffers_;
   CodeArrays codes_;
   char* tier_ = nullptr;
   size_t tier_row_bytes_ = 0;
