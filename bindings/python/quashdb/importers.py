@@ -1,7 +1,7 @@
 """Collections from the files of other vector databases.
 
     python3 -m quashdb.importers faiss index.faiss notes.qdb notes
-    python3 -m quashdb.importers hnswlib index.bin notes.qdb notes --space cosine --dim 384
+    python3 -m quashdb.importers hnswlib index.bin notes.qdb notes --space cosine
     python3 -m quashdb.importers chroma chroma_directory notes.qdb
     python3 -m quashdb.importers sqlite-vec data.sqlite notes.qdb items
 
@@ -18,6 +18,7 @@ import importlib
 import os
 import pathlib
 import sqlite3
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from quashdb.integrations._metadata import Fields
 
 Path = str | os.PathLike[str]
 _ROWS = 8192  # read at a time
+_HNSWLIB = struct.Struct("<6Q")
 
 
 class Batch(NamedTuple):
@@ -86,11 +88,24 @@ def import_faiss(
 
 
 def import_hnswlib(
-    database: Database, path: Path, name: str, *, space: Metric, dim: int, **options: Any
+    database: Database,
+    path: Path,
+    name: str,
+    *,
+    space: Metric,
+    dim: int | None = None,
+    **options: Any,
 ) -> Collection:
-    """An index file of hnswlib. The file has neither its space ("l2", "ip" or "cosine")
-    nor its dimension: say them. With "cosine" it holds normalised vectors."""
+    """An index file of hnswlib. The file does not say its space: "l2", "ip" or "cosine".
+    With "cosine" it holds normalised vectors.
+
+    dim: None: as in the file; another raises InvalidError.
+    """
     hnswlib = _library("hnswlib", "hnswlib")
+    stored = _read("hnswlib index", path, lambda: _hnswlib_dim(pathlib.Path(path)))
+    if dim is not None and dim != stored:
+        raise InvalidError(f"{path} has vectors of {stored} numbers, expected {dim}")
+    dim = stored
     index = hnswlib.Index(space=space, dim=dim)
     _read("hnswlib index", path, lambda: index.load_index(os.fspath(path)))
     ids = np.sort(np.asarray(index.get_ids_list(), np.int64))
@@ -103,11 +118,28 @@ def import_hnswlib(
     return _make(database, name, dim, space, "int64", batches(), options)
 
 
+def _hnswlib_dim(path: pathlib.Path) -> int:
+    """From the header, which hnswlib itself does not hold against its argument: offsets and
+    sizes of the fields of an element, 64 bits each."""
+    with path.open("rb") as file:
+        header = file.read(_HNSWLIB.size)
+    if len(header) < _HNSWLIB.size:
+        raise ValueError(f"{len(header)} bytes, expected a header of {_HNSWLIB.size}")
+    _, capacity, count, element, label_at, data_at = _HNSWLIB.unpack(header)
+    links, vector = data_at, label_at - data_at
+    if not (count <= capacity and element == label_at + 8 and links > 0 and vector > 0):
+        raise ValueError("its header is none of hnswlib")
+    if vector % 4 or path.stat().st_size < _HNSWLIB.size + count * element:
+        raise ValueError("its size is not that of its header, or its numbers are not float32")
+    return int(vector // 4)
+
+
 def import_chroma(
     database: Database, path: Path, collections: Iterable[str] | None = None, **options: Any
 ) -> list[Collection]:
     """Collections of a directory that chromadb's PersistentClient wrote, under their
-    names, with metadata and documents. None: all of them."""
+    names, with metadata and documents. None: all of them. A value of another kind than
+    those of its key before comes along, but filters do not see it."""
     chromadb = _library("chromadb", "chromadb")
     if not (pathlib.Path(path) / "chroma.sqlite3").is_file():
         raise NotFoundError(f"{path} is no directory of Chroma: it has no chroma.sqlite3")
@@ -251,7 +283,7 @@ def _make(
             metadatas = None
             if batch.metadatas is not None and any(batch.metadatas):
                 fields = fields or Fields(collection)
-                metadatas = [fields.encode(one) for one in batch.metadatas]
+                metadatas = [fields.encode(one, strict=False) for one in batch.metadatas]
             collection.add(batch.ids, batch.vectors, metadatas, batch.documents)
     except BaseException:
         database.drop_collection(name)
@@ -269,13 +301,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("database", help="made if missing")
     parser.add_argument("name", nargs="?", help="of the collection; sqlite-vec: of the table")
     parser.add_argument("--metric", choices=["ip", "cosine", "l2"], help="unless the file says it")
-    parser.add_argument("--space", choices=["ip", "cosine", "l2"], help="hnswlib")
-    parser.add_argument("--dim", type=int, help="hnswlib")
+    parser.add_argument("--space", choices=["ip", "cosine", "l2"], help="of hnswlib")
+    parser.add_argument("--dim", type=int, help="of hnswlib, to be checked")
     given = parser.parse_args(arguments)
     if given.name is None and given.kind != "chroma":
         parser.error("name is missing")
-    if given.kind == "hnswlib" and (given.space is None or given.dim is None):
-        parser.error("hnswlib needs --space and --dim: its file has neither")
+    if given.kind == "hnswlib" and given.space is None:
+        parser.error("hnswlib needs --space: its file does not say it")
     metric = {} if given.metric is None else {"metric": given.metric}
     try:
         with quashdb.open(given.database) as database:

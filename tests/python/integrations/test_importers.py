@@ -5,6 +5,7 @@ import pytest
 
 import quashdb
 from quashdb import importers
+from quashdb.integrations import chroma
 
 DIM, N = 16, 300
 
@@ -57,6 +58,17 @@ def test_hnswlib(db, vectors, tmp_path):
     index.save_index(str(tmp_path / "a.bin"))
     c = importers.import_hnswlib(db, tmp_path / "a.bin", "c", space="cosine", dim=DIM)
     assert len(c) == N and finds_itself(c, vectors, np.arange(N) * 3) == 1
+    d = importers.import_hnswlib(db, tmp_path / "a.bin", "d", space="cosine")
+    assert d.dim == DIM and len(d) == N
+    # hnswlib itself takes any dimension and returns what lies beside the vectors.
+    with pytest.raises(quashdb.InvalidError, match="vectors of 16 numbers, expected 15"):
+        importers.import_hnswlib(db, tmp_path / "a.bin", "e", space="cosine", dim=DIM - 1)
+    whole = (tmp_path / "a.bin").read_bytes()
+    for damaged in (whole[:40], whole[: len(whole) // 2], b"\xff" * 48 + whole[48:]):
+        (tmp_path / "b.bin").write_bytes(damaged)
+        with pytest.raises(quashdb.CorruptError, match="no hnswlib index, or damaged"):
+            importers.import_hnswlib(db, tmp_path / "b.bin", "e", space="cosine")
+    assert "e" not in db
 
 
 def test_chroma(db, vectors, tmp_path):
@@ -65,10 +77,19 @@ def test_chroma(db, vectors, tmp_path):
     source = client.create_collection("notes", metadata={"hnsw:space": "cosine"})
     source.add([f"n{i}" for i in range(N)], vectors, [{"n": i} for i in range(N)],
                [f"note {i}" for i in range(N)])  # fmt: skip
+    source.add(["mixed"], -vectors[:1], [{"n": "seven"}], ["a text for a number"])
     client.create_collection("empty")
     (c,) = importers.import_chroma(db, tmp_path / "chroma")
-    assert (c.name, len(c), c.metric) == ("notes", N, "cosine")
+    assert (c.name, len(c), c.metric) == ("notes", N + 1, "cosine")
     assert c.query(vectors[7], k=1, where={"n": {"$lt": 10}})[0][0].document == "note 7"
+    notes = chroma.Client(db).get_or_create_collection("notes")
+    assert notes.get(ids="mixed")["metadatas"] == [{"n": "seven"}]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "chroma.sqlite3").write_bytes(b"no database" * 100)
+    with pytest.raises(quashdb.CorruptError, match="no Chroma, or damaged"):
+        importers.import_chroma(db, tmp_path / "other")
+    with pytest.raises(quashdb.NotFoundError, match="no chroma.sqlite3"):
+        importers.import_chroma(db, tmp_path)
 
 
 @pytest.fixture
@@ -108,7 +129,7 @@ def test_foreign_files(db, tmp_path):
     calls = []
     for module, call in [
         ("faiss", lambda path: importers.import_faiss(db, path, "c")),
-        ("hnswlib", lambda path: importers.import_hnswlib(db, path, "c", space="l2", dim=4)),
+        ("hnswlib", lambda path: importers.import_hnswlib(db, path, "c", space="l2")),
         ("sqlite_vec", lambda path: importers.import_sqlite_vec(db, path, "c")),
     ]:
         try:

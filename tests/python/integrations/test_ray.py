@@ -302,7 +302,9 @@ def test_without_a_cluster(tmp_path):
             except quashdb.QuashError as error:
                 print(type(error).__name__, error)
         attempt(lambda: quashdb.ray.create({str(tmp_path / "a")!r}, "docs", 4, shards=1))
-        ray.init("local", num_cpus=1, include_dashboard=False, logging_level="error")
+        attempt(lambda: quashdb.ray.connect("127.0.0.1:9"))
+        attempt(lambda: quashdb.ray.connect("somewhere"))
+        quashdb.ray.connect("local", num_cpus=1, include_dashboard=False, logging_level="error")
         docs = quashdb.ray.create({str(tmp_path / "a")!r}, "docs", 4, shards=1)
         docs.add([1], [[1, 2, 3, 4]])
         ray.shutdown()
@@ -319,5 +321,8 @@ def test_without_a_cluster(tmp_path):
         text=True,
         check=True,
     )
-    expected = "InvalidError Ray is not connected: call ray.init() first"
-    assert done.stdout.splitlines() == [expected] * 3 + ["1 row"]
+    first, unreachable, wrong, *others = done.stdout.splitlines()
+    assert first.startswith("InvalidError Ray is not connected: call quashdb.ray.connect()")
+    assert unreachable.startswith("StorageError no Ray cluster answers at 127.0.0.1:9: ")
+    assert wrong == "InvalidError address is 'somewhere', expected host:port"
+    assert others == [first, first, "1 row"]

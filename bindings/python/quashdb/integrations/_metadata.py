@@ -85,8 +85,9 @@ class Fields:
         """The field type of a metadata key; None: no row has it in a field."""
         return self._types.get(field_name(key))
 
-    def encode(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Fields of one row. A value whose field has another type raises InvalidError."""
+    def encode(self, metadata: Mapping[str, Any] | None, strict: bool = True) -> dict[str, Any]:
+        """Fields of one row. A value whose field has another type raises InvalidError, or
+        if not strict is kept beside, where filters do not see it."""
         given = dict(metadata or {})
         row: dict[str, Any] = {WHOLE: to_json(given)}
         for key, value in given.items():
@@ -104,6 +105,8 @@ class Fields:
             elif declared != type_ and not (
                 declared == "int" and isinstance(value, (int, float)) and value == int(value)
             ):
+                if not strict:
+                    continue
                 raise InvalidError(
                     f"metadata {key!r} is {value!r}, but earlier rows made it a field of "
                     f"type {declared}"

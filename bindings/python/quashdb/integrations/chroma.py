@@ -24,13 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 import quashdb
+from quashdb.embedding import Embed, embed_texts
 from quashdb.errors import ExistsError, InvalidError, NotFoundError, UnsupportedError
 from quashdb.integrations._metadata import Fields, to_json
 
-EmbeddingFunction = Callable[[list[str]], Any]
-
 _SPACES = {"l2": "l2", "ip": "ip", "cosine": "cosine"}
 _ABOUT = "chroma_collections"  # one row per collection: its metadata, as the document
+_TEXTS = ("metadatas", "documents")
 _INCLUDES = ("embeddings", "metadatas", "documents", "distances", "uris", "data")
 
 
@@ -67,7 +67,7 @@ class Client:
         schema: None = None,
         configuration: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        embedding_function: EmbeddingFunction | None = None,
+        embedding_function: Embed | None = None,
         data_loader: None = None,
         get_or_create: bool = False,
     ) -> Collection:
@@ -82,12 +82,18 @@ class Client:
         space = (configuration or {}).get("hnsw", {}).get("space", settings.get("hnsw:space", "l2"))
         if space not in _SPACES:
             raise InvalidError(f"hnsw:space is {space!r}, expected one of {', '.join(_SPACES)}")
+        table, taken = name, {one._table for one in self.list_collections()}
+        while table in taken:  # by a collection that has another name now
+            table += "_"
+        if table in self._database:  # made without this client
+            space = self._database[table].metric
         about = {"metadata": dict(metadata) if metadata is not None else None, "space": space}
+        about["table"] = table
         self._about.add([name], [[1.0]], documents=[to_json(about)])
         return Collection(self, name, about, embedding_function)
 
     def get_collection(
-        self, name: str, embedding_function: EmbeddingFunction | None = None, **kwargs: Any
+        self, name: str, embedding_function: Embed | None = None, **kwargs: Any
     ) -> Collection:
         """Raises NotFoundError if there is none."""
         rows = self._about.get([name])
@@ -109,10 +115,10 @@ class Client:
 
     def delete_collection(self, name: str) -> None:
         """Raises NotFoundError if there is none."""
-        if self._about.delete([name]) == 0:
-            raise NotFoundError(f"no collection {name!r}")
-        if name in self._database:
-            self._database.drop_collection(name)
+        table = self.get_collection(name)._table
+        self._about.delete([name])
+        if table in self._database:
+            self._database.drop_collection(table)
 
     def reset(self) -> bool:
         """Deletes every collection."""
@@ -138,12 +144,13 @@ class Collection:
         client: Client,
         name: str,
         about: dict[str, Any],
-        embedding_function: EmbeddingFunction | None,
+        embedding_function: Embed | None,
     ) -> None:
         self._client = client
         self.name = name
         self.metadata: dict[str, Any] | None = about["metadata"]
         self._space: str = about["space"]
+        self._table: str = about.get("table", name)  # its name in the database
         self._embed = embedding_function
         self._stored: tuple[quashdb.Collection, Fields] | None = None
 
@@ -154,18 +161,33 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection(name={self.name})"
 
+    def modify(
+        self, name: str | None = None, metadata: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Another name, ExistsError if it is taken, or other metadata for the collection."""
+        about = self._client._about
+        if name is not None and name != self.name and name in about:
+            raise ExistsError(f"collection {name!r} exists")
+        new_name = self.name if name is None else name
+        new = dict(self.metadata or {}) if metadata is None else dict(metadata)
+        stored = {"metadata": new, "space": self._space, "table": self._table}
+        about.upsert([new_name], [[1.0]], documents=[to_json(stored)])
+        if new_name != self.name:
+            about.delete([self.name])
+        self.name, self.metadata = new_name, new
+
     def _use(self, dim: int | None = None) -> tuple[quashdb.Collection, Fields] | None:
         """What is underneath; None if nothing has been added and no `dim` is given."""
         if self._stored is None:
             database = self._client._database
             try:
-                collection = database[self.name]
+                collection = database[self._table]
             except NotFoundError:
                 if dim is None:
                     return None
                 metric: Any = self._space
                 collection = database.get_or_create_collection(
-                    self.name, dim, metric, "string", rerank="f32"
+                    self._table, dim, metric, "string", rerank="f32"
                 )
             self._stored = collection, Fields(collection)
         return self._stored
@@ -191,8 +213,26 @@ class Collection:
         documents: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Adds rows, replacing those whose id is stored."""
-        self._write(ids, embeddings, metadatas, documents, replace=True)
+        """Adds rows, and changes those whose id is stored as update() does."""
+        names = _listed(ids)
+        stored = self._use()
+        known = np.zeros(len(names), bool) if stored is None else stored[0].contains(names)
+        if not known.any() or embeddings is None and documents is None:
+            self._write(names, embeddings, metadatas, documents, replace=True)
+            return
+        texts, given = _listed(documents), _listed(metadatas)
+        vectors = self._vectors_of(embeddings, texts)
+        _check_lengths(names, vectors, given, texts)
+        assert stored is not None
+        collection, fields = stored
+        rows = {str(row.id): row for row in collection.get(names, include=_TEXTS)}
+        merged, contents = [], []
+        for at, name in enumerate(names):
+            row = rows.get(name)
+            merged.append(fields.encode(_merged(row, given[at] if given is not None else None)))
+            text = None if texts is None else texts[at]
+            contents.append(row.document if text is None and row is not None else text)
+        collection.upsert(names, vectors, merged, contents)
 
     def _write(
         self, ids: Any, embeddings: Any, metadatas: Any, documents: Any, replace: bool
@@ -201,14 +241,8 @@ class Collection:
         if len(set(names)) != len(names):
             raise InvalidError("ids has an id twice")
         texts, given = _listed(documents), _listed(metadatas)
-        if embeddings is None:
-            if texts is None:
-                raise InvalidError("embeddings and documents are missing, expected one of them")
-            embeddings = self._embedded(texts)
-        vectors = _matrix(embeddings)
-        for what, entries in (("embeddings", vectors), ("metadatas", given), ("documents", texts)):
-            if entries is not None and len(entries) != len(names):
-                raise InvalidError(f"{what} has {len(entries)} entries, ids has {len(names)}")
+        vectors = self._vectors_of(embeddings, texts)
+        _check_lengths(names, vectors, given, texts)
         stored = self._use(vectors.shape[1])
         assert stored is not None
         collection, fields = stored
@@ -250,11 +284,7 @@ class Collection:
         for row in rows:
             at = place[str(row.id)]
             vectors.append(row.vector if changed is None else changed[at])
-            merged = Fields.decode(row.metadata)
-            if given is not None and given[at] is not None:
-                merged.update(given[at])
-                merged = {key: value for key, value in merged.items() if value is not None}
-            metadata.append(fields.encode(merged))
+            metadata.append(fields.encode(_merged(row, given[at] if given is not None else None)))
             contents.append(row.document if texts is None else texts[at])
         collection.upsert([str(row.id) for row in rows], vectors, metadata, contents)
 
@@ -264,13 +294,15 @@ class Collection:
         where: Mapping[str, Any] | None = None,
         where_document: Mapping[str, Any] | None = None,
         **kwargs: Any,
-    ) -> None:
-        """Deletes rows by id, by filter, or by both together."""
+    ) -> dict[str, int]:
+        """Deletes rows by id, by filter, or by both together; {"deleted": how many}."""
         if ids is None and not where and not where_document:
             raise InvalidError("delete() takes ids, where or where_document")
         stored = self._use()
-        if stored is not None:
-            stored[0].delete(where=self._where(stored, ids, where, where_document))
+        if stored is None:
+            return {"deleted": 0}
+        condition = self._where(stored, ids, where, where_document)
+        return {"deleted": stored[0].delete(where=condition)}
 
     # ---- Reading
 
@@ -354,13 +386,21 @@ class Collection:
 
     # ---- Internal
 
-    def _embedded(self, texts: Any) -> Any:
+    def _vectors_of(self, embeddings: Any, texts: Any) -> npt.NDArray[np.float32]:
+        if embeddings is None:
+            if texts is None:
+                raise InvalidError("embeddings and documents are missing, expected one of them")
+            embeddings = self._embedded(texts)
+        return _matrix(embeddings)
+
+    def _embedded(self, texts: Any) -> npt.NDArray[np.float32]:
         if self._embed is None:
             raise InvalidError(
                 f"collection {self.name!r} has no embedding_function: give one to "
                 "get_collection(), or embeddings with the rows"
             )
-        return self._embed(list(texts))
+        stored = self._use()
+        return embed_texts(self._embed, texts, None if stored is None else stored[0].dim)
 
     def _where(
         self,
@@ -373,7 +413,7 @@ class Collection:
         if ids is not None:
             parts.append({"$id": {"$in": _listed(ids)}})
         if where:
-            parts.append(_with_missing(where))
+            parts.append(_with_missing(where, stored[1]))
         condition = stored[1].where({"$and": parts}) if parts else None
         if where_document:
             matching = [
@@ -386,22 +426,42 @@ class Collection:
         return condition
 
 
-def _with_missing(where: Any) -> dict[str, Any]:
-    """Chroma's $ne and $nin also take rows without the key."""
+def _with_missing(where: Any, fields: Fields) -> dict[str, Any]:
+    """Chroma's $ne and $nin also take rows without the key, and a value of another type
+    than the key's is that of no row."""
     if not isinstance(where, Mapping):
         raise InvalidError(f"where holds {where!r}, expected a dict")
     parts: list[dict[str, Any]] = []
     for key, value in where.items():
         if key in ("$and", "$or"):
-            parts.append({key: [_with_missing(part) for part in value]})
-        elif isinstance(value, Mapping) and any(one in value for one in ("$ne", "$nin")):
-            parts.append({"$or": [{key: value}, {key: None}]})
-        elif isinstance(value, Mapping) and "$not_contains" in value:
-            contains = {key: {"$contains": value["$not_contains"]}}
-            parts.append({"$or": [{"$not": contains}, {key: None}]})
-        else:
-            parts.append({key: value})
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                raise InvalidError(f"{key} holds {value!r}, expected a list of dicts")
+            parts.append({key: [_with_missing(part, fields) for part in value]})
+            continue
+        for operator, operand in (value if isinstance(value, Mapping) else {"$eq": value}).items():
+            parts.append(_term(key, operator, operand, fields))
     return {"$and": parts}
+
+
+def _term(key: str, operator: str, operand: Any, fields: Fields) -> dict[str, Any]:
+    declared = fields.type_of(key)
+    if operator in ("$eq", "$in", "$ne", "$nin") and declared is not None and operand is not None:
+        values = list(operand) if operator in ("$in", "$nin") else [operand]
+        same = [one for one in values if _is_of(one, declared)]
+        if operator in ("$eq", "$in"):
+            return {key: {"$in": same}}
+        return {"$or": [{key: {"$nin": same}} if same else {key: {"$ne": None}}, {key: None}]}
+    if operator in ("$ne", "$nin"):
+        return {"$or": [{key: {operator: operand}}, {key: None}]}
+    if operator == "$not_contains":
+        return {"$or": [{"$not": {key: {"$contains": operand}}}, {key: None}]}
+    return {key: {operator: operand}}
+
+
+def _is_of(value: Any, declared: str) -> bool:
+    if isinstance(value, (bool, str)):
+        return declared == ("bool" if isinstance(value, bool) else "string")
+    return not isinstance(value, (int, float)) or declared in ("int", "float")
 
 
 def _document_matches(text: str | None, condition: Mapping[str, Any]) -> bool:
@@ -425,6 +485,19 @@ def _document_matches(text: str | None, condition: Mapping[str, Any]) -> bool:
         if not matches:
             return False
     return True
+
+
+def _merged(row: quashdb.Row | None, changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metadata of a stored row with changes; None takes a key away."""
+    merged = {**(Fields.decode(row.metadata) if row is not None else {}), **(changes or {})}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _check_lengths(names: Any, vectors: Any, metadatas: Any, documents: Any) -> None:
+    columns = {"embeddings": vectors, "metadatas": metadatas, "documents": documents}
+    for what, entries in columns.items():
+        if entries is not None and len(entries) != len(names):
+            raise InvalidError(f"{what} has {len(entries)} entries, ids has {len(names)}")
 
 
 def _listed(values: Any) -> Any:

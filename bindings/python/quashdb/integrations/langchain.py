@@ -22,6 +22,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 import quashdb
 from quashdb._types import Metric, Rerank, Where
+from quashdb.embedding import embed_texts
 from quashdb.errors import InvalidError, NotFoundError
 from quashdb.integrations._metadata import Fields
 
@@ -114,7 +115,8 @@ class QuashVectorStore(VectorStore):
             raise InvalidError(f"ids has {len(ids)} entries, texts has {len(listed)}")
         given = [None] * len(listed) if ids is None else list(ids)
         keys = [str(uuid.uuid4()) if one is None else one for one in given]
-        vectors = np.asarray(self._embedding.embed_documents(listed), np.float32)
+        dim = None if self._collection is None else self._collection.dim
+        vectors = embed_texts(self._embedding.embed_documents, listed, dim)
         collection, fields = self._made(vectors.shape[1])
         rows = [fields.encode(one) for one in metadatas or [{}] * len(listed)]
         last = {key: row for row, key in enumerate(keys)}  # of an id twice, the later one

@@ -3,7 +3,7 @@
     import ray
     import quashdb.ray
 
-    ray.init()
+    quashdb.ray.connect()               # or ray.init()
     docs = quashdb.ray.create("/data/docs", "docs", dim=384, shards=4, replicas=1,
                               fields={"year": "int"})
     docs.ingest(ray.data.read_parquet("docs/"), vector="embedding")
@@ -16,6 +16,6 @@ and the shell read as well; a Ray actor holds it. See ShardedCollection.
 """
 
 from quashdb.ray.collection import Hits, ShardedCollection
-from quashdb.ray.opening import create, open, restore
+from quashdb.ray.opening import connect, create, open, restore
 
-__all__ = ["Hits", "ShardedCollection", "create", "open", "restore"]
+__all__ = ["Hits", "ShardedCollection", "connect", "create", "open", "restore"]

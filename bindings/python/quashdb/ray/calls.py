@@ -167,7 +167,7 @@ class Shards:
 
 def check_connected() -> None:
     if not ray.is_initialized():
-        raise InvalidError("Ray is not connected: call ray.init() first")
+        raise InvalidError("Ray is not connected: call quashdb.ray.connect() or ray.init() first")
 
 
 def result(asked: Any) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 from typing import Any
 
-from quashdb.errors import ExistsError
+import ray
+
+from quashdb.errors import ExistsError, InvalidError, StorageError
 from quashdb.ray.calls import Shards
 from quashdb.ray.collection import Resources, ShardedCollection
 from quashdb.ray.files import (
@@ -17,6 +20,31 @@ from quashdb.ray.files import (
     directory,
     read_manifest,
 )
+
+
+def connect(address: str | None = None, *, timeout_s: float = 10.0, **options: Any) -> None:
+    """ray.init(), which would take half a minute to say that a cluster does not answer.
+
+    address: "host:port" or "ray://host:port"; None: RAY_ADDRESS, a cluster that runs
+        here, or a new one on this machine.
+    options: of ray.init().
+
+    StorageError if nothing answers within `timeout_s` or Ray cannot be started.
+    """
+    given = address or os.environ.get("RAY_ADDRESS")
+    place = (given or "").removeprefix("ray://")
+    if place and place not in ("auto", "local"):
+        host, _, port = place.rpartition(":")
+        if not host or not port.isdigit():
+            raise InvalidError(f"address is {given!r}, expected host:port")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+        except (OSError, OverflowError) as error:
+            raise StorageError(f"no Ray cluster answers at {given}: {error}") from error
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StorageError(f"Ray could not be started or reached: {error}") from error
 
 
 def create(
