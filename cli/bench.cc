@@ -98,7 +98,7 @@ Cell Fixed(double value, int decimals) {
 }  // namespace
 
 void Measure(Session& session, const MeasureOptions& options) {
-  const Collection collection = session.OpenCollection(options.collection);
+  const Collection collection = session.OpenCollection(session.CollectionOrOnly(options.collection));
   const Schema schema = DescribeCollection(collection.get());
   quash_measure_options measure;
   quash_measure_options_init(&measure);
@@ -132,7 +132,7 @@ void Measure(Session& session, const MeasureOptions& options) {
 }
 
 void Bench(Session& session, const BenchOptions& options) {
-  const Collection collection = session.OpenCollection(options.collection);
+  const Collection collection = session.OpenCollection(session.CollectionOrOnly(options.collection));
   const Schema schema = DescribeCollection(collection.get());
   if (schema.rows == 0) throw Error(fmt::format("{} is empty", QuoteName(schema.name)));
   const Queries queries = options.queries.empty()

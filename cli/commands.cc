@@ -100,6 +100,23 @@ void NullValue(Shell& shell, const Words& arguments) {
   shell.session().settings.null_text = arguments.empty() ? "" : arguments[0];
 }
 
+std::string PagerText(const Settings& settings) {
+  return settings.pager.empty() ? "off" : fmt::format("{}", fmt::join(settings.pager, " "));
+}
+
+void ChangePager(Shell& shell, const Words& arguments) {
+  Settings& settings = shell.session().settings;
+  if (arguments.empty()) {
+    shell.session().Write(PagerText(settings) + "\n");
+  } else if (arguments.size() == 1 && EqualsIgnoreCase(arguments[0], "off")) {
+    settings.pager.clear();
+  } else if (arguments.size() == 1 && EqualsIgnoreCase(arguments[0], "on")) {
+    settings.pager = DefaultPager();
+  } else {
+    settings.pager = arguments;
+  }
+}
+
 void Show(Shell& shell, const Words&) {
   Session& session = shell.session();
   const Settings& settings = session.settings;
@@ -117,6 +134,7 @@ void Show(Shell& shell, const Words&) {
       {"headers", on(settings.headers)},
       {"nullvalue", "\"" + settings.null_text + "\""},
       {"output", session.output.target()},
+      {"pager", PagerText(settings)},
       {"timer", on(settings.timer)},
       {"echo", on(settings.echo)},
       {"bail", on(settings.bail)},
@@ -149,6 +167,8 @@ const std::vector<Command>& Commands() {
        Open},
       {"output", "[FILE]", "Write results to FILE, or back to the terminal", 1, false,
        ChangeOutput},
+      {"pager", "[on|off|COMMAND]", "Show long output one screen at a time, as less does", 16, false,
+       ChangePager},
       {"progress", "on|off", "Show progress bars", 1, true, SetSwitch<&Settings::progress>},
       {"quit", "", "Leave", 0, true, Quit},
       {"read", "FILE", "Run the statements and commands of FILE", 1, false, Read},
@@ -171,7 +191,13 @@ void PrintCommands(Session& session) {
   }
   std::sort(lines.begin(), lines.end());
   for (const auto& [usage, summary] : lines) {
-    session.Write(fmt::format("{:<34}{}\n", usage, summary));
+    constexpr size_t kIndent = 34;
+    const size_t width = session.output.width();
+    std::string text = Wrap(summary, width > kIndent + 20 ? width - kIndent : 0);
+    for (size_t at = text.find('\n'); at != std::string::npos; at = text.find('\n', at + 1)) {
+      text.insert(at + 1, kIndent, ' ');
+    }
+    session.Write(fmt::format("{:<{}}{}\n", usage, kIndent, text));
   }
   session.Write(fmt::format("\nStatements end with ; and have help of their own: .help {}\n",
                             fmt::join(StatementTopics(), ", .help ")));
@@ -230,6 +256,21 @@ void RunDotCommand(Shell& shell, std::string_view line) {
   const std::string suggestion = DidYouMean("." + name, names);
   throw Error(fmt::format("no command .{}{}{}", name, suggestion,
                           suggestion.empty() ? "; .help lists the commands" : ""));
+}
+
+ArgumentKind DotCommandArguments(std::string_view name) {
+  if (name == "help") return ArgumentKind::kTopic;
+  if (name == "mode") return ArgumentKind::kMode;
+  if (name == "schema") return ArgumentKind::kCollection;
+  for (const Command& command : Commands()) {
+    if (command.name != name) continue;
+    if (command.arguments == "on|off") return ArgumentKind::kSwitch;
+    return command.arguments.find("FILE") != std::string::npos ? ArgumentKind::kFile
+                                                               : ArgumentKind::kNone;
+  }
+  const Verb* verb = FindVerb(name);
+  if (verb == nullptr || !verb->is_dot_command) return ArgumentKind::kNone;
+  return verb->touches_files ? ArgumentKind::kFile : ArgumentKind::kCollection;
 }
 
 std::vector<std::string> DotCommandNames() {

@@ -1,4 +1,5 @@
-// What Tab offers: dot-commands, keywords, collections and fields.
+// What Tab offers, by what stands before the word: dot-commands and their
+// arguments, clauses, collections, fields, option values, files.
 #pragma once
 
 #include <string_view>
@@ -9,6 +10,7 @@
 namespace quash::cli {
 
 // Completions of the last word of `line`, sorted.
-CompletionSet Completions(const Session& session, std::string_view line);
+//   before  earlier lines of the same statement
+CompletionSet Completions(const Session& session, std::string_view before, std::string_view line);
 
 }  // namespace quash::cli

@@ -187,16 +187,7 @@ std::unique_ptr<Exporter> MakeExporter(const ExportOptions& options, const Schem
 }  // namespace
 
 void Export(Session& session, const ExportOptions& options) {
-  std::string name = options.collection;
-  if (name.empty()) {
-    const std::vector<std::string> names = session.CollectionNames();
-    if (names.size() != 1) {
-      throw Error(
-          fmt::format("the database has {} collections; name one with --collection", names.size()));
-    }
-    name = names[0];
-  }
-  const Collection collection = session.OpenCollection(name);
+  const Collection collection = session.OpenCollection(session.CollectionOrOnly(options.collection));
   const Schema schema = DescribeCollection(collection.get());
   const char* filter = options.filter.empty() ? nullptr : options.filter.c_str();
   uint64_t total = 0;

@@ -10,10 +10,25 @@ void Check(quash_status status, std::optional<size_t> offset) {
   throw Error(message, offset);
 }
 
+namespace {
+
+// The library says "filter, byte 12: ..."; a caret in the statement says it better.
+std::string WithoutPlace(const std::string& message) {
+  constexpr std::string_view kBefore = "filter, byte ";
+  if (!message.starts_with(kBefore)) return message;
+  const size_t end = message.find_first_not_of("0123456789", kBefore.size());
+  const bool whole = end != std::string::npos && message.compare(end, 2, ": ") == 0;
+  return whole ? message.substr(end + 2) : message;
+}
+
+}  // namespace
+
 void CheckFilter(quash_status status, std::optional<size_t> filter_offset) {
   if (status == QUASH_OK) return;
   const long within = quash_error_offset();
-  if (filter_offset && within >= 0) Check(status, *filter_offset + static_cast<size_t>(within));
+  if (filter_offset && within >= 0) {
+    throw Error(WithoutPlace(quash_errmsg()), *filter_offset + static_cast<size_t>(within));
+  }
   Check(status, status == QUASH_NOT_FOUND ? filter_offset : std::nullopt);
 }
 

@@ -174,7 +174,7 @@ void WriteRows(Session& session, RowSource* source, const ImportOptions& options
   const auto flush = [&] {
     const size_t rows = batch.rows();
     try {
-      batch.Write(collection, options.replace);
+      batch.Write(collection, options.replace, "--replace");
     } catch (const Error& error) {
       if (committed == 0) throw;
       throw Error(fmt::format("{}; in the batch that begins with row {}", error.what(), committed),

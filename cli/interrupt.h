@@ -3,7 +3,9 @@
 
 namespace quash::cli {
 
-// Makes SIGINT set the flag; blocking reads return EINTR.
+// Makes SIGINT set the flag; blocking reads return EINTR. What does not look at
+// the flag is ended by the third SIGINT: the process exits at once, which
+// loses nothing that was acknowledged.
 void CatchInterrupts();
 bool Interrupted();
 void ClearInterrupt();

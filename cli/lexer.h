@@ -69,6 +69,8 @@ class StatementBuffer {
 
   // Whether nothing but blanks and comments is waiting.
   bool blank() const { return !has_content_ && state_ == State::kPlain; }
+  // Whether what is waiting ends inside quotes or a comment.
+  bool open_quote() const { return state_ != State::kPlain; }
   size_t line() const { return start_line_; }
   const std::string& text() const { return text_; }
   // Drops what is waiting; line numbers go on.

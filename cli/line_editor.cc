@@ -12,6 +12,7 @@
 #include <cwchar>
 
 #include "cli/interrupt.h"
+#include "cli/output.h"
 #include "cli/text.h"
 
 namespace quash::cli {
@@ -61,10 +62,10 @@ std::string CommonPrefix(const std::vector<std::string>& words) {
 }
 
 void PrintColumns(const std::vector<std::string>& words) {
-  constexpr size_t kScreen = 78;
+  const size_t screen = std::max<size_t>(StderrWidth(), 20) - 2;
   size_t widest = 0;
   for (const std::string& word : words) widest = std::max(widest, DisplayWidth(word) + 2);
-  const size_t columns = std::max<size_t>(1, kScreen / widest);
+  const size_t columns = std::max<size_t>(1, screen / widest);
   std::fputc('\n', stdout);
   for (size_t i = 0; i < words.size(); ++i) {
     const bool last = (i + 1) % columns == 0 || i + 1 == words.size();
@@ -112,7 +113,8 @@ LineEditor::LineEditor(Completer completer) : state_(std::make_unique<State>()) 
           });
           el_deletestr(e, static_cast<int>(characters));
         }
-        const std::string text = prefix + (set.candidates.size() == 1 ? " " : "");
+        const bool whole = set.candidates.size() == 1 && !prefix.ends_with('/');
+        const std::string text = prefix + (whole ? set.after : "");
         el_insertstr(e, text.c_str());
         return CC_REFRESH;
       });

@@ -15,6 +15,7 @@ namespace quash::cli {
 struct CompletionSet {
   size_t word_bytes = 0;
   std::vector<std::string> candidates;
+  std::string after = " ";  // follows the only candidate, unless it is a folder
 };
 
 class LineEditor {

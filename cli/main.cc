@@ -5,11 +5,13 @@
 
 #include <clocale>
 #include <cstring>
+#include <filesystem>
 #include <iostream>
 
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/shell.h"
+#include "cli/text.h"
 
 namespace quash::cli {
 namespace {
@@ -35,12 +37,18 @@ int RunSubcommand(Session& session, const CommandLine& line) {
   return kExitOk;
 }
 
-void Greet(const CommandLine& line) {
+void PrintError(const std::string& message) {
+  fmt::print(stderr, "{}\n", Wrap("Error: " + message, StderrWidth()));
+}
+
+void Greet(const CommandLine& line, bool is_new) {
   fmt::print("QuashDB {} ({})\nEnter .help for help.\n", quash_version(), quash_isa());
   if (line.database == ":memory:") {
     fmt::print(
         "Connected to a transient database in memory.\n"
         "Use \".open FILE\" to open one on disk.\n");
+  } else if (is_new) {
+    fmt::print("{} is a new database.\n", line.database);
   }
 }
 
@@ -48,11 +56,13 @@ int RunShell(Session& session, const CommandLine& line) {
   session.settings.interactive =
       line.statements.empty() && !line.batch && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
   session.settings.bail = !session.settings.interactive;
+  if (!session.settings.safe) session.settings.pager = DefaultPager();  // pagers can write files
+  const bool is_new = !std::filesystem::exists(line.database);
   session.Open(line.database, OpenMode(line));
   Shell shell(session);
   int exit_code = kExitOk;
   if (session.settings.interactive) {
-    Greet(line);
+    Greet(line, is_new);
     exit_code = shell.RunInteractive();
   } else if (line.statements.empty()) {
     exit_code = shell.RunScript(std::cin, "");
@@ -75,10 +85,10 @@ int Main(int argc, char** argv) {
   try {
     return line.verb != nullptr ? RunSubcommand(session, line) : RunShell(session, line);
   } catch (const Error& error) {
-    fmt::print(stderr, "Error: {}\n", error.what());
+    PrintError(error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "Error: {}\n", error.what());
+    PrintError(error.what());
     return kExitError;
   }
 }

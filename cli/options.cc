@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 
 #include "cli/text.h"
@@ -34,6 +35,20 @@ void AddOptions(CLI::App& app, CommandLine* line, RawOptions* raw) {
   app.add_option("--mode", raw->mode, "table, json, csv, line, list or markdown")
       ->capture_default_str();
   app.add_flag("--batch", line->batch, "No prompt, even at a terminal; stop at the first error");
+}
+
+// "quashdb chek a.qdb" must not make a database "chek".
+void RefuseMistypedSubcommand(const CommandLine& line) {
+  if (line.verb != nullptr || line.statements.empty()) return;
+  if (std::filesystem::exists(line.database)) return;
+  std::vector<std::string> verbs;
+  for (const Verb& verb : Verbs()) {
+    if (verb.is_subcommand) verbs.push_back(verb.name);
+  }
+  if (const std::optional<std::string> verb = NearestWord(line.database, verbs)) {
+    throw Error(fmt::format("no subcommand and no database \"{}\"; did you mean {}?",
+                            line.database, *verb));
+  }
 }
 
 }  // namespace
@@ -71,6 +86,7 @@ std::optional<int> ParseCommandLine(int argc, char** argv, CommandLine* line) {
       line->settings.memory_budget_bytes = ParseSize(raw.memory_budget);
     }
     if (line->readonly && line->follow) throw Error("--readonly and --follow exclude each other");
+    RefuseMistypedSubcommand(*line);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   } catch (const Error& error) {

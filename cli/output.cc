@@ -20,6 +20,15 @@ bool ColorsWanted() {
   return !refused && !(term != nullptr && std::strcmp(term, "dumb") == 0);
 }
 
+// Rows and columns of a terminal; 24 by 80 where it does not tell.
+winsize Screen(int fd) {
+  winsize size = {};
+  if (ioctl(fd, TIOCGWINSZ, &size) != 0) size = {};
+  if (size.ws_col == 0) size.ws_col = 80;
+  if (size.ws_row == 0) size.ws_row = 24;
+  return size;
+}
+
 }  // namespace
 
 Output::Output() = default;
@@ -27,7 +36,24 @@ Output::~Output() {
   if (file_ != stdout) std::fclose(file_);
 }
 
+void Output::BeginPage(const std::vector<std::string>& words) {
+  if (file_ != stdout || words.empty() || !isatty(STDOUT_FILENO)) return;
+  Flush();
+  pager_ = std::make_unique<Pager>(words, Screen(STDOUT_FILENO).ws_row, width());
+}
+
+void Output::EndPage() {
+  if (pager_ == nullptr) return;
+  pager_->Close();
+  pager_.reset();
+  Flush();
+}
+
 void Output::Write(std::string_view text) {
+  if (pager_ != nullptr && file_ == stdout) {
+    pager_->Write(text);
+    return;
+  }
   if (std::fwrite(text.data(), 1, text.size(), file_) != text.size()) {
     throw Error(fmt::format("cannot write {}: {}", target_, std::strerror(errno)));
   }
@@ -51,6 +77,7 @@ void Output::Close() {
 }
 
 void Output::Redirect(const std::string& path, bool once) {
+  EndPage();
   Flush();
   Close();
   once_ = once;
@@ -64,21 +91,21 @@ void Output::Redirect(const std::string& path, bool once) {
 }
 
 void Output::Finished() {
+  EndPage();
   if (once_) Close();
   once_ = false;
   Flush();
 }
 
 size_t Output::width() const {
-  if (!isatty(fileno(file_))) return 0;
-  winsize size = {};
-  if (ioctl(fileno(file_), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  return 80;
+  return isatty(fileno(file_)) ? Screen(fileno(file_)).ws_col : 0;
 }
 
 bool Output::color() const { return isatty(fileno(file_)) && ColorsWanted(); }
 
 bool StderrIsTerminal() { return isatty(STDERR_FILENO) != 0; }
+
+size_t StderrWidth() { return StderrIsTerminal() ? Screen(STDERR_FILENO).ws_col : 0; }
 
 std::string Style(std::string_view sgr, std::string_view text, bool enabled) {
   return enabled ? fmt::format("\033[{}m{}\033[0m", sgr, text) : std::string(text);

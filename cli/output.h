@@ -2,8 +2,12 @@
 #pragma once
 
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "cli/pager.h"
 
 namespace quash::cli {
 
@@ -17,6 +21,12 @@ class Output {
   // Throws Error if the text cannot be written (disk full, closed pipe).
   void Write(std::string_view text);
   void Flush();
+
+  // Until EndPage(), what does not fit on the terminal is shown by a pager; does
+  // nothing where output goes elsewhere. See Pager for the words.
+  void BeginPage(const std::vector<std::string>& words);
+  // Waits for the user to leave the pager.
+  void EndPage();
 
   // Sends what follows to a new file, or with "stdout" back to the terminal.
   //   once  true: only until Finished()
@@ -36,10 +46,13 @@ class Output {
   std::FILE* file_ = stdout;
   std::string target_ = "stdout";
   bool once_ = false;
+  std::unique_ptr<Pager> pager_;
 };
 
 // Whether messages on stderr may be coloured or show progress.
 bool StderrIsTerminal();
+// Columns of that terminal; 0: none.
+size_t StderrWidth();
 // `text` in the given SGR style if `enabled`, as Style("1", "bold", true).
 std::string Style(std::string_view sgr, std::string_view text, bool enabled);
 

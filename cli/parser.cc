@@ -19,6 +19,31 @@ std::string Found(const Token& token) {
   return Truncate(OneLine(token.text), 40);
 }
 
+// What people type who come from other databases, and what to write here.
+std::string Habit(std::string_view word) {
+  constexpr std::pair<std::string_view, std::string_view> kHabits[] = {
+      {"BEGIN", "every statement is a transaction of its own"},
+      {"COMMIT", "every statement is a transaction of its own"},
+      {"GROUP", "there is no GROUP BY"},
+      {"INDEX", "collections need no index"},
+      {"JOIN", "a SELECT reads one collection"},
+      {"MERGE", "INSERT OR REPLACE INTO does that"},
+      {"OFFSET", "AFTER (score, id) gives the next page"},
+      {"ORDER", "NEAREST TO puts the best rows first"},
+      {"ROLLBACK", "every statement is a transaction of its own"},
+      {"TABLE", "write COLLECTION"},
+      {"TABLES", "write COLLECTIONS"},
+      {"TRUNCATE", "DELETE FROM name WHERE TRUE does that"},
+      {"UPDATE", "INSERT OR REPLACE INTO writes whole rows anew"},
+      {"UPSERT", "INSERT OR REPLACE INTO does that"},
+      {"USE", ".open FILE opens another database"},
+      {"VACUUM", ".compact does that"}};
+  for (const auto& [name, advice] : kHabits) {
+    if (EqualsIgnoreCase(word, name)) return fmt::format("; {}", advice);
+  }
+  return "";
+}
+
 // Recursive descent with one token of lookahead. Nothing recurses by the
 // input's nesting, so no input can exhaust the stack.
 class Parser {
@@ -46,7 +71,10 @@ class Parser {
 
   [[noreturn]] void Fail(std::string_view expected, const Words& candidates) {
     std::string message = fmt::format("expected {}, found {}", expected, Found(token_));
-    if (token_.kind == TokenKind::kWord) message += DidYouMean(token_.text, candidates);
+    if (token_.kind == TokenKind::kWord) {
+      const std::string habit = Habit(token_.text);
+      message += habit.empty() ? DidYouMean(token_.text, candidates) : habit;
+    }
     throw Error(message, token_.offset);
   }
 

@@ -83,7 +83,7 @@ void Plot(Session& session, const PlotOptions& options) {
                     "package and matplotlib",
                     words[0], code));
   }
-  session.Remark(fmt::format("wrote {}\n", options.file));
+  session.Remark(fmt::format("wrote {}", options.file));
 }
 
 }  // namespace quash::cli

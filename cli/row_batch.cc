@@ -68,7 +68,8 @@ void RowBatch::Add(const nlohmann::json& id, const std::vector<float>& vector, s
   ++rows_;
 }
 
-void RowBatch::Write(quash_collection* collection, bool replace) {
+void RowBatch::Write(quash_collection* collection, bool replace,
+                     std::string_view how_to_replace) {
   std::vector<const char*> metadata;
   for (const std::string& text : metadata_) {
     metadata.push_back(text.empty() ? nullptr : text.c_str());
@@ -88,7 +89,12 @@ void RowBatch::Write(quash_collection* collection, bool replace) {
   rows.vectors = vectors_.data();
   rows.metadata = metadata.data();
   rows.documents = documents.data();
-  Check(replace ? quash_upsert(collection, &rows) : quash_add(collection, &rows, nullptr));
+  const quash_status status =
+      replace ? quash_upsert(collection, &rows) : quash_add(collection, &rows, nullptr);
+  if (status == QUASH_EXISTS) {
+    throw Error(fmt::format("{}; {} replaces stored rows", quash_errmsg(), how_to_replace));
+  }
+  Check(status);
   rows_ = 0;
   bytes_ = 0;
   ids_.Clear();

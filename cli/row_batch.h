@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quashdb.h"
@@ -46,8 +47,10 @@ class RowBatch {
   // As counted against QUASH_BATCH_BYTES_MAX.
   uint64_t bytes() const { return bytes_; }
   // Writes all rows at once and empties the batch; on an error nothing was
-  // written. replace: upsert.
-  void Write(quash_collection* collection, bool replace);
+  // written.
+  //   replace         upsert
+  //   how_to_replace  what the user may ask for, for the error
+  void Write(quash_collection* collection, bool replace, std::string_view how_to_replace);
 
  private:
   const bool string_ids_;

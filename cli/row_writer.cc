@@ -67,7 +67,10 @@ class TableWriter : public Writer {
     rows_.push_back(std::move(cells));
     if (rows_.size() == kRowsMeasured) Flush();
   }
-  void End() override { Flush(); }
+  void End() override {
+    Flush();
+    NameLeftOut();
+  }
 
  private:
   // Rows looked at before widths are fixed; the rest is streamed.
@@ -85,29 +88,39 @@ class TableWriter : public Writer {
         right_[c] = right_[c] && kind != Cell::Kind::kText && kind != Cell::Kind::kJson;
       }
     }
+    shown_ = columns_.size();
     if (options_.width > 0) Fit();
   }
 
-  // Narrows the widest columns to a common width until the row fits.
+  size_t LineWidth(size_t limit) const {
+    size_t sum = kGap.size() * (shown_ - 1);
+    for (size_t c = 0; c < shown_; ++c) sum += right_[c] ? widths_[c] : std::min(widths_[c], limit);
+    return sum;
+  }
+
+  // Narrows the widest columns of text to a common width until the row fits;
+  // numbers are not cut. If that is not enough, the last columns are left out.
   void Fit() {
-    const size_t gaps = kGap.size() * (columns_.size() - 1);
-    const size_t room = options_.width > gaps ? options_.width - gaps : 1;
-    size_t limit = *std::max_element(widths_.begin(), widths_.end());
-    const auto total = [&] {
-      size_t sum = 0;
-      for (const size_t width : widths_) sum += std::min(width, limit);
-      return sum;
-    };
     constexpr size_t kNarrowest = 6;
-    while (limit > kNarrowest && total() > room) --limit;
-    for (size_t& width : widths_) width = std::min(width, limit);
+    if (shown_ == 0) return;
+    while (shown_ > 1 && LineWidth(kNarrowest) > options_.width) --shown_;
+    size_t limit = *std::max_element(widths_.begin(), widths_.end());
+    while (limit > 1 && LineWidth(limit) > options_.width) --limit;
+    for (size_t c = 0; c < shown_; ++c) {
+      if (!right_[c] || shown_ == 1) widths_[c] = std::min(widths_[c], limit);
+    }
   }
 
   std::string Line(const std::vector<std::string>& texts) const {
     std::string line;
-    for (size_t c = 0; c < texts.size(); ++c) {
+    size_t column = 1;  // of the terminal
+    bool uncertain = false;
+    for (size_t c = 0; c < shown_; ++c) {
       if (c > 0) line += kGap;
-      const bool last = c + 1 == texts.size();
+      // Where the terminal may have drawn more or less than was counted, go to
+      // the column by its number.
+      if (uncertain && options_.width > 0) line += fmt::format("\033[{}G", column);
+      const bool last = c + 1 == shown_;
       const std::string text = options_.width > 0 ? Truncate(texts[c], widths_[c]) : texts[c];
       const size_t width = DisplayWidth(text);
       const std::string pad(widths_[c] > width ? widths_[c] - width : 0, ' ');
@@ -116,6 +129,8 @@ class TableWriter : public Writer {
       } else {
         line += last ? text : text + pad;
       }
+      uncertain = uncertain || HasUncertainWidth(text);
+      column += widths_[c] + kGap.size();
     }
     line.erase(line.find_last_not_of(' ') + 1);
     return line;
@@ -131,7 +146,7 @@ class TableWriter : public Writer {
       Measure(texts);
       if (options_.headers && !columns_.empty()) {
         std::string rule;
-        for (size_t c = 0; c < columns_.size(); ++c) {
+        for (size_t c = 0; c < shown_; ++c) {
           if (c > 0) rule += kGap;
           rule += std::string(widths_[c], '-');
         }
@@ -143,10 +158,20 @@ class TableWriter : public Writer {
     rows_.clear();
   }
 
+  // What the terminal was too narrow for.
+  void NameLeftOut() {
+    if (shown_ >= columns_.size()) return;
+    const auto first = columns_.begin() + static_cast<std::ptrdiff_t>(shown_);
+    const std::string note = fmt::format("not shown: {} (.mode line shows all)",
+                                         fmt::join(first, columns_.end(), ", "));
+    sink_(Style("2", Wrap(note, options_.width), options_.color) + "\n");
+  }
+
   std::vector<std::string> columns_;
   std::vector<std::vector<Cell>> rows_;
   std::vector<size_t> widths_;
   std::vector<bool> right_;
+  size_t shown_ = 0;  // columns, from the first
 };
 
 class JsonWriter : public Writer {
@@ -291,6 +316,8 @@ Mode ParseMode(std::string_view name) {
 }
 
 std::string_view ModeName(Mode mode) { return kModeNames[static_cast<size_t>(mode)]; }
+
+std::vector<std::string> ModeNames() { return {kModeNames.begin(), kModeNames.end()}; }
 
 Cell Cell::Real(float value) { return {Kind::kReal, FormatFloat(value)}; }
 Cell Cell::Real(double value) { return {Kind::kReal, FormatDouble(value)}; }

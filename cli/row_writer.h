@@ -14,6 +14,7 @@ enum class Mode { kTable, kJson, kCsv, kLine, kList, kMarkdown };
 // Throws Error naming the modes.
 Mode ParseMode(std::string_view name);
 std::string_view ModeName(Mode mode);
+std::vector<std::string> ModeNames();
 
 struct Cell {
   enum class Kind {

@@ -57,6 +57,17 @@ std::vector<std::string> Session::CollectionNames() const {
   return nlohmann::json::parse(TakeText(text)).get<std::vector<std::string>>();
 }
 
+std::string Session::CollectionOrOnly(const std::string& name) const {
+  if (!name.empty()) return name;
+  const std::vector<std::string> names = CollectionNames();
+  if (names.empty()) throw Error("the database has no collection yet; CREATE COLLECTION makes one");
+  if (names.size() > 1) {
+    throw Error(fmt::format("name one of the {} collections: {}", names.size(),
+                            fmt::join(names, ", ")));
+  }
+  return names.front();
+}
+
 std::unique_ptr<RowWriter> Session::Rows() {
   WriterOptions options;
   options.mode = settings.mode;
@@ -75,7 +86,7 @@ void Session::Print(const std::vector<std::string>& columns, std::vector<std::ve
 }
 
 void Session::Remark(std::string_view text) {
-  if (settings.interactive) fmt::print(stderr, "{}\n", text);
+  if (settings.interactive || StderrIsTerminal()) fmt::print(stderr, "{}\n", text);
 }
 
 void Session::RefuseIfSafe(std::string_view what) const {

@@ -24,6 +24,7 @@ struct Settings {
   bool interactive = false;
   bool safe = false;  // nothing that reads or writes files of the user's choice
   std::string null_text;
+  std::vector<std::string> pager;  // program and arguments; empty: none
   quash_durability durability = QUASH_DURABILITY_FULL;
   uint64_t memory_budget_bytes = 0;
   uint32_t threads = 0;
@@ -51,6 +52,8 @@ class Session {
   Collection OpenCollection(const std::string& name,
                             std::optional<size_t> offset = std::nullopt) const;
   std::vector<std::string> CollectionNames() const;
+  // `name`, or if it is empty the only collection there is.
+  std::string CollectionOrOnly(const std::string& name) const;
 
   // Writer for results in the current mode.
   std::unique_ptr<RowWriter> Rows();

@@ -39,8 +39,9 @@ void Shell::Report(const Error& error, const std::string& text, size_t line, boo
     if (!source_.empty()) where = source_ + ": " + where;
   }
   const bool color = StderrIsTerminal() && session_.output.color();
-  const std::string label = Style("1;31", "Error:", color);
-  std::string message = fmt::format("{} {}{}\n", label, where, error.what());
+  session_.output.EndPage();
+  std::string message = Wrap(fmt::format("Error: {}{}", where, error.what()), StderrWidth()) + "\n";
+  message.replace(0, 6, Style("1;31", "Error:", color));
   if (error.offset() && !dot_command) message += Excerpt(text, *error.offset()) + "\n";
   std::fflush(stdout);
   std::fputs(message.c_str(), stderr);
@@ -55,12 +56,16 @@ bool Shell::RunOne(const std::string& text, size_t line, bool dot_command) {
   };
   bool ok = false;
   try {
+    if (session_.settings.interactive) session_.output.BeginPage(session_.settings.pager);
     if (session_.settings.echo) session_.Write(text + (dot_command ? "\n" : ";\n"));
     if (dot_command) {
       RunDotCommand(*this, text);
     } else {
       RunStatement(session_, text);
     }
+    ok = true;
+  } catch (const PagerQuit&) {
+    session_.output.EndPage();
     ok = true;
   } catch (const Error& error) {
     fail(error);
@@ -76,6 +81,8 @@ bool Shell::RunOne(const std::string& text, size_t line, bool dot_command) {
     }
     // `.once` itself is not the command that its output is for.
     if (!text.starts_with(".once")) session_.output.Finished();
+  } catch (const PagerQuit&) {
+    session_.output.EndPage();
   } catch (const Error& error) {
     fail(error);
     return false;
@@ -163,8 +170,38 @@ void Shell::ReadFile(const std::string& path) {
   }
 }
 
+bool Shell::RunTyped(const std::string& line) {
+  if (buffer_.blank()) {
+    // What people type who do not know dot-commands yet.
+    constexpr std::pair<std::string_view, std::string_view> kBare[] = {
+        {"help", ".help"}, {"?", ".help"}, {"quit", ".quit"}, {"exit", ".exit"}};
+    const std::string_view word = line.substr(0, line.find_last_not_of("; \t") + 1);
+    for (const auto& [bare, command] : kBare) {
+      if (EqualsIgnoreCase(Trim(word), bare)) {
+        TakeLine(std::string(command));
+        return true;
+      }
+    }
+  } else if (IsDotCommand(line) && !buffer_.open_quote()) {
+    fmt::print(stderr, "{}\n",
+               Wrap("Still inside the statement above: end it with ; or drop it with Ctrl-C; "
+                    "dot-commands run between statements.",
+                    StderrWidth()));
+    return false;
+  }
+  TakeLine(line);
+  return true;
+}
+
 int Shell::RunInteractive() {
-  LineEditor editor([this](std::string_view line) { return Completions(session_, line); });
+  LineEditor editor([this](std::string_view line) {
+    return Completions(session_, buffer_.text(), line);
+  });
+  std::string entry;  // the lines of the statement being typed
+  const auto remember = [&] {
+    if (!Trim(entry).empty()) editor.Remember(entry);
+    entry.clear();
+  };
   while (!quit_) {
     ClearInterrupt();
     std::string line;
@@ -173,11 +210,14 @@ int Shell::RunInteractive() {
     if (outcome == LineEditor::Outcome::kEnd) break;
     if (outcome == LineEditor::Outcome::kInterrupted) {
       buffer_.Clear();
+      remember();  // to be mended
       continue;
     }
-    if (!Trim(line).empty()) editor.Remember(line);
     ClearInterrupt();
-    TakeLine(line);
+    const size_t before = entry.size();
+    entry += (entry.empty() ? "" : "\n") + line;
+    if (!RunTyped(line)) entry.resize(before);
+    if (buffer_.blank()) remember();
     if (!session_.settings.bail) exit_code_ = quit_ ? exit_code_ : kExitOk;
     if (!quit_ && exit_code_ != kExitOk) break;  // .bail on
   }

@@ -36,6 +36,8 @@ class Shell {
  private:
   // Each reports errors to stderr and tells whether to go on.
   bool TakeLine(const std::string& line);
+  // A line from the prompt, or several that the history gave back; false: refused.
+  bool RunTyped(const std::string& line);
   bool RunPendingStatements();
   bool RunOne(const std::string& text, size_t line, bool dot_command);
   bool EndOfInput();

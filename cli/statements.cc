@@ -181,7 +181,7 @@ void Run(Session& session, const Insert& insert) {
     }
   }
   const size_t rows = batch.rows();
-  batch.Write(collection.get(), insert.replace);
+  batch.Write(collection.get(), insert.replace, "INSERT OR REPLACE");
   session.Remark(fmt::format("{} row{} written", FormatCount(rows), rows == 1 ? "" : "s"));
 }
 

@@ -17,6 +17,7 @@ namespace {
 struct Character {
   size_t bytes;
   size_t width;
+  uint32_t code;
 };
 
 // One UTF-8 character at `position`; a malformed byte is one cell wide.
@@ -24,14 +25,47 @@ Character CharacterAt(std::string_view text, size_t position) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[position + i]); };
   const unsigned char lead = byte(0);
   size_t bytes = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
-  if (position + bytes > text.size()) return {1, 1};
+  if (position + bytes > text.size()) return {1, 1, 0xFFFD};
   uint32_t code = bytes == 1 ? lead : lead & (0x7F >> bytes);
   for (size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return {1, 1};
+    if ((byte(i) & 0xC0) != 0x80) return {1, 1, 0xFFFD};
     code = code << 6 | (byte(i) & 0x3F);
   }
   const int width = wcwidth(static_cast<wchar_t>(code));
-  return {bytes, width < 0 ? 1 : static_cast<size_t>(width)};
+  return {bytes, width < 0 ? 1 : static_cast<size_t>(width), code};
+}
+
+// What users see as one character: a base, and all that combines with it.
+struct Cluster {
+  size_t bytes;
+  size_t drawn_as_one;  // cells, if the terminal knows the sequence
+  size_t drawn_apart;   // cells, if it draws each code point by itself
+};
+
+Cluster ClusterAt(std::string_view text, size_t position) {
+  constexpr uint32_t kZeroWidthJoiner = 0x200D;
+  constexpr uint32_t kEmojiPresentation = 0xFE0F;
+  const auto is_regional = [](uint32_t code) { return code >= 0x1F1E6 && code <= 0x1F1FF; };
+  const auto is_skin_tone = [](uint32_t code) { return code >= 0x1F3FB && code <= 0x1F3FF; };
+  const Character base = CharacterAt(text, position);
+  Cluster cluster{base.bytes, base.width, base.width};
+  bool half_flag = is_regional(base.code);
+  bool joins = false;
+  while (position + cluster.bytes < text.size()) {
+    const Character next = CharacterAt(text, position + cluster.bytes);
+    if (half_flag && is_regional(next.code)) {
+      cluster.drawn_as_one = 2;
+      half_flag = false;
+    } else if (next.code == kEmojiPresentation) {
+      cluster.drawn_as_one = 2;
+    } else if (next.width != 0 && !joins && !(is_skin_tone(next.code) && base.width == 2)) {
+      break;
+    }
+    joins = next.code == kZeroWidthJoiner;
+    cluster.bytes += next.bytes;
+    cluster.drawn_apart += next.width;
+  }
+  return cluster;
 }
 
 char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
@@ -61,24 +95,60 @@ size_t EditDistance(std::string_view a, std::string_view b) {
 size_t DisplayWidth(std::string_view text) {
   size_t width = 0;
   for (size_t i = 0; i < text.size();) {
-    const Character c = CharacterAt(text, i);
-    width += c.width;
+    const Cluster c = ClusterAt(text, i);
+    width += std::max(c.drawn_as_one, c.drawn_apart);
     i += c.bytes;
   }
   return width;
+}
+
+bool HasUncertainWidth(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const Cluster c = ClusterAt(text, i);
+    if (c.drawn_as_one != c.drawn_apart) return true;
+    i += c.bytes;
+  }
+  return false;
 }
 
 std::string Truncate(std::string_view text, size_t width) {
   size_t used = 0;
   size_t keep = 0;  // bytes that fit beside the ellipsis
   for (size_t i = 0; i < text.size();) {
-    const Character c = CharacterAt(text, i);
-    used += c.width;
+    const Cluster c = ClusterAt(text, i);
+    used += std::max(c.drawn_as_one, c.drawn_apart);
     i += c.bytes;
     if (used + 1 <= width) keep = i;
     if (used > width) return width == 0 ? "" : std::string(text.substr(0, keep)) + "…";
   }
   return std::string(text);
+}
+
+std::string Wrap(std::string_view text, size_t width) {
+  if (width == 0) return std::string(text);
+  std::string out;
+  size_t used = 0;
+  for (size_t i = 0; i < text.size();) {
+    // One word with the blanks or the line end before it.
+    const size_t word = std::min(text.find_first_not_of(" \n", i), text.size());
+    const size_t end = std::min(text.find_first_of(" \n", word), text.size());
+    const std::string_view gap = text.substr(i, word - i);
+    const size_t cells = DisplayWidth(text.substr(word, end - word));
+    if (const size_t line_end = gap.rfind('\n'); line_end != std::string_view::npos) {
+      out += gap;
+      used = gap.size() - line_end - 1;
+    } else if (used > 0 && used + gap.size() + cells > width) {
+      out += '\n';
+      used = 0;
+    } else {
+      out += gap;
+      used += gap.size();
+    }
+    out += text.substr(word, end - word);
+    used += cells;
+    i = end;
+  }
+  return out;
 }
 
 std::string OneLine(std::string_view text) {

@@ -9,11 +9,19 @@
 
 namespace quash::cli {
 
-// Terminal cells that UTF-8 text takes (wcwidth); malformed bytes count one.
+// Terminal cells that UTF-8 text takes at most; malformed bytes count one.
+// Terminals do not agree on emoji of several code points (families, flags, skin
+// tones): some draw one character of two cells, some the parts one by one.
 size_t DisplayWidth(std::string_view text);
+// Whether terminals may disagree on the width of this text.
+bool HasUncertainWidth(std::string_view text);
 
 // The text cut to at most `width` cells, ending in "…" if anything was cut.
 std::string Truncate(std::string_view text, size_t width);
+
+// `text` broken at blanks into lines of at most `width` cells, as far as its
+// words allow; 0: as it is. Line ends in it stay.
+std::string Wrap(std::string_view text, size_t width);
 
 // Control characters, newlines included, become spaces, so that stored text
 // can neither break a table nor send escape sequences to the terminal.

@@ -27,6 +27,9 @@ std::function<quash_open_mode()> Always(quash_open_mode mode) {
 void AddCollection(CLI::App& app, std::string* collection) {
   app.add_option("collection", *collection, "Collection")->required();
 }
+void AddCollectionOrOnly(CLI::App& app, std::string* collection) {
+  app.add_option("collection", *collection, "Collection (default: the only one)");
+}
 
 BoundVerb DefineImport(CLI::App& app, bool subcommand) {
   const auto options = std::make_shared<ImportOptions>();
@@ -35,7 +38,8 @@ BoundVerb DefineImport(CLI::App& app, bool subcommand) {
     app.add_option("file,--vectors", options->file, "File to import")->required();
   } else {
     app.add_option("file,--vectors", options->file, "File to import")->required();
-    app.add_option("--collection", options->collection, "Collection (default: the file's name)");
+    app.add_option("collection,--collection", options->collection,
+                   "Collection (default: the file's name)");
   }
   app.add_flag("--create", options->create,
                "Make the collection, with field types found in the file");
@@ -63,7 +67,8 @@ BoundVerb DefineExport(CLI::App& app, bool subcommand) {
   if (subcommand) AddCollection(app, &options->collection);
   app.add_option("file", options->file, "File to write: .jsonl, .csv or .npy")->required();
   if (!subcommand) {
-    app.add_option("--collection", options->collection, "Collection (default: the only one)");
+    app.add_option("collection,--collection", options->collection,
+                   "Collection (default: the only one)");
   }
   app.add_option("--filter", options->filter, "Only rows matching this WHERE text");
   app.add_flag("--no-vectors", options->no_vectors, "Leave vectors out of .jsonl and .csv");
@@ -239,7 +244,7 @@ BoundVerb DefineStats(CLI::App& app, bool) {
 
 BoundVerb DefineMeasure(CLI::App& app, bool) {
   const auto options = std::make_shared<MeasureOptions>();
-  AddCollection(app, &options->collection);
+  AddCollectionOrOnly(app, &options->collection);
   app.add_option("-k,--k", options->k, "Results per query")->capture_default_str();
   app.add_option("--target", options->target, "Find the smallest widths with this recall")
       ->check(CLI::Range(0.0, 1.0));
@@ -255,7 +260,7 @@ BoundVerb DefineMeasure(CLI::App& app, bool) {
 
 BoundVerb DefineBench(CLI::App& app, bool) {
   const auto options = std::make_shared<BenchOptions>();
-  AddCollection(app, &options->collection);
+  AddCollectionOrOnly(app, &options->collection);
   app.add_option("-k,--k", options->k, "Results per query")->capture_default_str();
   app.add_option("--queries", options->queries, "Vector file of queries (default: stored rows)");
   app.add_option("-n,--count", options->count, "Queries at most")->capture_default_str();
@@ -279,7 +284,7 @@ struct GpuOptions {
 };
 
 void AttachGpu(Session& session, const GpuOptions& options) {
-  const Collection collection = session.OpenCollection(options.collection);
+  const Collection collection = session.OpenCollection(session.CollectionOrOnly(options.collection));
   if (options.off) {
     Check(quash_collection_detach_gpu(collection.get()));
     return;
@@ -293,7 +298,7 @@ void AttachGpu(Session& session, const GpuOptions& options) {
 
 BoundVerb DefineGpu(CLI::App& app, bool) {
   const auto options = std::make_shared<GpuOptions>();
-  AddCollection(app, &options->collection);
+  AddCollectionOrOnly(app, &options->collection);
   app.add_option("--device", options->device, "CUDA ordinal")->capture_default_str();
   app.add_option("--budget", options->budget_mib, "MiB of device memory (default: 90% of the free)")
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40));
@@ -369,6 +374,16 @@ void RunVerb(Session& session, const Verb& verb, const std::vector<std::string>&
     throw Error(fmt::format("{} (.help {})", error.what(), verb.name));
   }
   bound.run(session);
+}
+
+std::vector<std::string> VerbOptions(const Verb& verb) {
+  CLI::App app;
+  verb.define(app, false);
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
 }
 
 std::string VerbHelp(const Verb& verb) {

@@ -14,29 +14,10 @@
 #include "cli/field_inference.h"
 #include "cli/matrix.h"
 #include "cli/session.h"
+#include "tests/cli/temporary_folder.h"
 
 namespace quash::cli {
 namespace {
-
-namespace fs = std::filesystem;
-
-// A folder of its own, gone afterwards.
-class Folder {
- public:
-  Folder() {
-    std::string pattern = (fs::temp_directory_path() / "quash_cli_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Folder() { fs::remove_all(path_); }
-  std::string Write(const std::string& name, const std::string& bytes) const {
-    const std::string path = (path_ / name).string();
-    std::ofstream(path, std::ios::binary) << bytes;
-    return path;
-  }
-
- private:
-  fs::path path_;
-};
 
 template <typename T>
 std::string Bytes(const std::vector<T>& values) {
@@ -94,7 +75,7 @@ TEST_CASE("halves convert exactly") {
 }
 
 TEST_CASE("npy in three precisions") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::vector<float> expected = {1, 2, 3, -0.5, 0.25, 0};
   const std::string files[] = {
       folder.Write("f4.npy", Npy("<f4", "(2, 3)", Bytes(expected))),
@@ -114,7 +95,7 @@ TEST_CASE("npy in three precisions") {
 }
 
 TEST_CASE("npy files that cannot be read say why") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string data = Bytes<float>({1, 2, 3, 4});
   const auto complain = [&](const std::string& bytes) {
     return Complaint(For(folder.Write("x.npy", bytes)));
@@ -138,7 +119,7 @@ TEST_CASE("npy files that cannot be read say why") {
 }
 
 TEST_CASE("fvecs, bvecs and ivecs") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string count = Bytes<int32_t>({2});
   const std::string fvecs = count + Bytes<float>({1, 2}) + count + Bytes<float>({3, 4});
   const std::string bvecs = count + "\x01\xFF" + count + "\x03\x04";
@@ -160,7 +141,7 @@ TEST_CASE("fvecs, bvecs and ivecs") {
 }
 
 TEST_CASE("metadata and ids beside vectors") {
-  const Folder folder;
+  const TemporaryFolder folder;
   ImportOptions options = For(folder.Write("v.npy", Npy("<f4", "(2, 1)", Bytes<float>({1, 2}))));
   options.metadata =
       folder.Write("m.jsonl", "{\"name\":\"a\",\"text\":\"x\",\"n\":1}\n{\"name\":\"b\"}\n");
@@ -192,7 +173,7 @@ TEST_CASE("metadata and ids beside vectors") {
 }
 
 TEST_CASE("a source can be read twice") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::string files[] = {
       folder.Write("a.jsonl", "{\"id\":1,\"vector\":[1]}\n\n{\"id\":2,\"vector\":[2]}"),
       folder.Write("a.csv", "id,vector\n1,[1]\n2,[2]\n"),
@@ -208,7 +189,7 @@ TEST_CASE("a source can be read twice") {
 }
 
 TEST_CASE("jsonl") {
-  const Folder folder;
+  const TemporaryFolder folder;
   const auto rows = ReadAll(
       OpenSource(For(folder.Write("a.jsonl",
                                   "\xEF\xBB\xBF{\"id\":\"x\",\"vector\":[1,2.5],\"tags\":[\"t\"],"
@@ -231,7 +212,7 @@ TEST_CASE("jsonl") {
 }
 
 TEST_CASE("csv") {
-  const Folder folder;
+  const TemporaryFolder folder;
   ImportOptions options =
       For(folder.Write("a.csv",
                        "id,vector,n,x,flag,name,list\r\n"
@@ -270,7 +251,7 @@ TEST_CASE("csv") {
 // Rows that the library would refuse are found before the first batch, whatever
 // has been committed by the time it would meet them.
 TEST_CASE("a file with one bad row changes nothing") {
-  const Folder folder;
+  const TemporaryFolder folder;
   Session session;
   session.settings.progress = false;
   session.Open(":memory:", QUASH_OPEN_CREATE);

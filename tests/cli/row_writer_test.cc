@@ -45,6 +45,35 @@ TEST_CASE("tables fit the terminal by cutting the widest columns") {
         "id  text\n--  ----------------\nx   " + std::string(15, 'y') + "…\n");
 }
 
+TEST_CASE("a screen too narrow for all columns shows the first, and numbers whole") {
+  WriterOptions options = In(Mode::kTable);
+  options.width = 24;
+  CHECK(Write(options, {"id", "text", "n", "last"},
+              {{Cell::Text("x"), Cell::Text(std::string(40, 'y')), Cell::Integer(123456789),
+                Cell::Text("zzzz")}}) ==
+        "id  text               n\n"
+        "--  ---------  ---------\n"
+        "x   yyyyyyyy…  123456789\n"
+        "not shown: last (.mode\nline shows all)\n");
+}
+
+TEST_CASE("columns after emoji of uncertain width are placed by number") {
+  WriterOptions options = In(Mode::kTable);
+  options.width = 80;
+  const std::string flag = "\U0001F1E9\U0001F1EA";
+  const std::string table =
+      Write(options, {"a", "b"}, {{Cell::Text(flag + "\u200D"), Cell::Text("x")},
+                                  {Cell::Text("日本"), Cell::Text("y")}});
+  CHECK(table.find("日本  y\n") != std::string::npos);
+  options.width = 0;
+  const std::string heart = "\u2764\uFE0F";
+  CHECK(Write(options, {"a", "b"}, {{Cell::Text(heart), Cell::Text("x")}}).find(heart + "  x") !=
+        std::string::npos);
+  options.width = 80;
+  CHECK(Write(options, {"a", "b"}, {{Cell::Text(heart), Cell::Text("x")}})
+            .find(heart + "  \033[5Gx") != std::string::npos);
+}
+
 TEST_CASE("headers can be left out and NULL shown as text") {
   WriterOptions options = In(Mode::kTable);
   options.headers = false;

@@ -88,6 +88,17 @@ def check_safe(shell):
         return "" if before == after else f"--safe: {before} became {after}\n"
 
 
+def check_mistyped(shell):
+    """A mistyped subcommand makes no database of its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([shell, "chek", "a.qdb"], cwd=folder, capture_output=True, text=True,
+                              timeout=60, check=False)
+        wrong = done.returncode != 2 or "did you mean check?" not in done.stderr
+        if wrong or os.listdir(folder):
+            return f"chek: exit {done.returncode}, {done.stderr}, left {os.listdir(folder)}\n"
+    return ""
+
+
 def main():
     shell = os.path.abspath(sys.argv[1])
     scripts = sorted(pathlib.Path(sys.argv[2]).glob("*.sql"))
@@ -105,7 +116,8 @@ def main():
             sys.stdout.writelines(difflib.unified_diff(
                 expected.splitlines(True), actual.splitlines(True),
                 expected_file.name, "actual"))
-    for name, check in (("subcommands", check_subcommands), ("--safe", check_safe)):
+    for name, check in (("subcommands", check_subcommands), ("--safe", check_safe),
+                        ("mistyped", check_mistyped)):
         if complaint := check(shell):
             failed.append(name)
             sys.stdout.write(complaint)

@@ -17,6 +17,28 @@ TEST_CASE("widths of wide, combining and broken characters") {
   CHECK(DisplayWidth("") == 0);
 }
 
+TEST_CASE("emoji of several code points count what the widest terminal needs") {
+  const std::string family = "\U0001F469\u200D\U0001F469\u200D\U0001F467";
+  CHECK(DisplayWidth(family) == 6);  // or 2, if drawn as one
+  CHECK(HasUncertainWidth(family));
+  CHECK(HasUncertainWidth("\u2764\uFE0F"));          // a heart with emoji presentation
+  CHECK(HasUncertainWidth("\U0001F44D\U0001F3FD"));  // thumb, skin tone
+  CHECK_FALSE(HasUncertainWidth("\U0001F44D"));
+  CHECK_FALSE(HasUncertainWidth("日本 e\u0301"));
+  CHECK(DisplayWidth("a" + family + "b") == 8);
+  CHECK(Truncate(family + "abc", 8) == family + "a…");
+  CHECK(Truncate(family + "abc", 6) == "…");
+}
+
+TEST_CASE("long messages break at blanks") {
+  CHECK(Wrap("one two three", 8) == "one two\nthree");
+  CHECK(Wrap("one two three", 0) == "one two three");
+  CHECK(Wrap("one  two", 80) == "one  two");
+  CHECK(Wrap("longerthanthat x", 5) == "longerthanthat\nx");
+  CHECK(Wrap("ab\n  cd ef", 7) == "ab\n  cd ef");
+  CHECK(Wrap("日本 日本", 8) == "日本\n日本");
+}
+
 TEST_CASE("cut text fits and never splits a character") {
   CHECK(Truncate("abcdef", 6) == "abcdef");
   CHECK(Truncate("abcdef", 5) == "abcd…");
