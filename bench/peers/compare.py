@@ -36,7 +36,7 @@ from contenders import bench_data
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS",
                     "MKL_NUM_THREADS")
-PACKAGES = ("faiss-cpu", "turbovec", "hnswlib", "usearch", "tqdb", "numpy")
+PACKAGES = ("faiss-cpu", "turbovec", "hnswlib", "usearch", "tqdb", "zvec", "numpy")
 
 
 def run_measurement(what, job):

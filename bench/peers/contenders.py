@@ -312,6 +312,64 @@ class Tqdb(Contender):
         return "" if setting is None else f"rerank_factor {setting}"
 
 
+class Zvec(Contender):
+    """A collection with an HNSW index of M 16, of float32 or of int8 codes whose
+    results are refined by float32. Without its option enable_rotate: of 0.8.0, that
+    finds nothing. One query per call, which is all that it offers. settings: ef."""
+
+    family = "graph"
+    settings = (10, 20, 30, 40, 60, 80, 120, 200, 400)
+
+    def __init__(self, dim, metric, threads, quantized):
+        super().__init__(dim, metric, threads)
+        import zvec  # pylint: disable=import-outside-toplevel
+        self._zvec, self._collection, self._parameters = zvec, None, None
+        self._quantized = quantized
+        self.name = "zvec HNSW " + ("int8 + f32 refine" if quantized else "f32")
+        try:  # once in a process
+            zvec.init(query_threads=threads, optimize_threads=threads,
+                      log_level=zvec.LogLevel.ERROR)
+        except RuntimeError:
+            pass
+
+    def build(self, vectors, path):
+        zvec = self._zvec
+        more = {"quantize_type": zvec.QuantizeType.INT8} if self._quantized else {}
+        metric = zvec.MetricType.L2 if self.metric == "l2" else zvec.MetricType.IP
+        index = zvec.HnswIndexParam(metric_type=metric, m=16, ef_construction=200, **more)
+        collection = zvec.create_and_open(path, zvec.CollectionSchema("bench", vectors=(
+            zvec.VectorSchema("vector", zvec.DataType.VECTOR_FP32, self.dim, index))))
+        for first in range(0, len(vectors), 1000):
+            collection.insert([zvec.Doc(id=str(first + row), vectors={"vector": vector})
+                               for row, vector in enumerate(vectors[first:first + 1000])])
+        collection.optimize(zvec.OptimizeOption(concurrency=self.threads))
+        collection.flush()
+        collection.close()
+
+    def load(self, path):
+        self._collection = self._zvec.open(path)
+
+    def use(self, setting):
+        self._parameters = self._zvec.HnswQueryParam(
+            ef=setting, is_using_refiner=self._quantized)
+
+    def search(self, queries, k):
+        ids = np.full((len(queries), k), -1, np.int64)
+        for row, query in enumerate(queries):
+            hits = self._collection.query(
+                self._zvec.Query("vector", vector=query, param=self._parameters), topk=k,
+                output_fields=[])
+            ids[row, :len(hits)] = [int(hit.id) for hit in hits]
+        return ids
+
+    def close(self):
+        self._collection.close()
+        self._collection = None
+
+    def describe(self, setting):
+        return f"ef {setting}"
+
+
 # Key -> maker(dim, metric, threads), in the order of the tables.
 CONTENDERS = {
     "quashdb-default": lambda *a: QuashDB(*a, bits=4, rerank="f16"),
@@ -330,6 +388,8 @@ CONTENDERS = {
     "usearch-f32": lambda *a: USearch(*a, dtype="f32"),
     "tqdb": lambda *a: Tqdb(*a, rerank=False),
     "tqdb-rerank": lambda *a: Tqdb(*a, rerank=True),
+    "zvec-f32": lambda *a: Zvec(*a, quantized=False),
+    "zvec-int8": lambda *a: Zvec(*a, quantized=True),
     "faiss-flat": FaissFlat,
 }
 
