@@ -24,11 +24,13 @@ class Contender:
               "graph", "exact"
     settings  values of the accuracy knob, cheapest first; their meaning is
               the class's own
+    curve     further settings, measured for plots only
     """
 
     name = ""
     family = ""
     settings = (None,)
+    curve = ()
 
     def __init__(self, dim, metric, threads):
         self.dim, self.metric, self.threads = dim, metric, threads
@@ -57,13 +59,18 @@ class Contender:
 
 
 class QuashDB(Contender):
-    """At its default widths, in a directory of its own."""
+    """At its default widths, in a directory of its own. Settings of its curve are
+    (rows that the plane scan keeps, planes)."""
 
     def __init__(self, dim, metric, threads, bits, rerank):
         super().__init__(dim, metric, threads)
         self._quashdb = bench_data.import_quashdb()
         self._bits, self._rerank = bits, rerank
         self._db = self._collection = None
+        self._widths = {}
+        if rerank != "none":
+            self.curve = ((10, 1), (20, 1), (35, 1), (60, 1), (100, 1), (200, 1), (20, 2), (40, 2),
+                          (80, 2), (160, 2))
         self.family = "codes" if rerank == "none" else "rerank"
         self.name = f"QuashDB {bits}-bit" + ("" if rerank == "none" else f" + {rerank} rerank")
 
@@ -79,8 +86,17 @@ class QuashDB(Contender):
         self._db = self._quashdb.open(path, threads=self.threads)
         self._collection = self._db["bench"]
 
+    def use(self, setting):
+        self._widths = {}
+        if setting is not None:
+            kept, planes = setting
+            self._widths = {"candidates": kept, "rerank_candidates": kept, "planes": planes}
+
     def search(self, queries, k):
-        return self._collection.search(queries, k, threads=self.threads)[0]
+        return self._collection.search(queries, k, threads=self.threads, **self._widths)[0]
+
+    def describe(self, setting):
+        return "" if setting is None else f"{setting[0]} kept, {setting[1]} planes"
 
     def close(self):
         self._db.close()

