@@ -3,7 +3,8 @@
     python3 bench/ray/scaling.py --rows 200000 --out /tmp/ray
 
 The same vectors in one database in this process, and in 1, 2 and 4 shards of a local
-Ray cluster, one thread a shard. Medians of rounds that go through all of them in turn.
+Ray cluster, one thread a shard. Rounds go through all contenders in turn; ratios are
+taken within a round. Times are medians.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import ray
 import quashdb
 import quashdb.ray
 
+BATCHES = (1, 16, 256)
+
 
 def vectors(rows, dim, seed):
     """A mixture of 1,000 Gaussians, unit norm."""
@@ -28,9 +31,59 @@ def vectors(rows, dim, seed):
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
+def timed(call):
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def ingest(contenders, ids, base):
+    """{name: rows/s}"""
+    rates = {}
+    for name, one in contenders.items():
+        begin = time.perf_counter()
+        for first in range(0, len(ids), 20_000):
+            one.upsert(ids[first : first + 20_000], base[first : first + 20_000])
+        rates[name] = len(ids) / (time.perf_counter() - begin)
+    return rates
+
+
+def measure(contenders, queries, rounds):
+    """{(name, batch): seconds of each round}, (name, 0) for a call that does nothing."""
+    times = {(name, batch): [] for name in contenders for batch in (0, *BATCHES)}
+    for _ in range(rounds):
+        for name, one in contenders.items():
+            if isinstance(one, quashdb.ray.ShardedCollection):
+                times[name, 0].append(timed(one.processes))
+            for batch in BATCHES:
+                times[name, batch].append(
+                    timed(lambda one=one, batch=batch: one.search(queries[:batch], 10, threads=1))
+                )
+    return times
+
+
+def table(names, rates, times):
+    lines = [
+        "| | ingest rows/s | empty call ms | " + " | ".join(f"{b} queries ms | ×" for b in BATCHES)
+        + " |",
+        "|---|---|---|" + "---|---|" * len(BATCHES),
+    ]  # fmt: skip
+    first = names[0]
+    for name in names:
+        empty = f"{statistics.median(times[name, 0]) * 1000:.2f}" if times[name, 0] else ""
+        cells = [name, f"{rates[name]:,.0f}", empty]
+        for batch in BATCHES:
+            ratios = [a / b for a, b in zip(times[name, batch], times[first, batch], strict=True)]
+            cells.append(f"{statistics.median(times[name, batch]) * 1000:,.2f}")
+            cells.append(f"{statistics.median(ratios):.2f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
@@ -38,9 +91,9 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
     base = vectors(arguments.rows, arguments.dim, 0)
-    queries = vectors(256, arguments.dim, 1)
+    queries = vectors(max(BATCHES), arguments.dim, 1)
     ids = np.arange(arguments.rows)
-    ray.init(logging_level="error", log_to_driver=False)
+    quashdb.ray.connect("local", logging_level="error", log_to_driver=False)
     contenders = {}
     with tempfile.TemporaryDirectory() as folder:
         database = quashdb.open(pathlib.Path(folder) / "one", durability="normal")
@@ -49,24 +102,16 @@ def main():
             root = pathlib.Path(folder) / f"sharded-{shards}"
             name = f"{shards} shard{'s' if shards > 1 else ''}"
             contenders[name] = quashdb.ray.create(root, "c", arguments.dim, shards=shards)
-        ingest = {}
-        for name, one in contenders.items():
-            begin = time.perf_counter()
-            for first in range(0, arguments.rows, 20_000):
-                one.upsert(ids[first:first + 20_000], base[first:first + 20_000])
-            ingest[name] = arguments.rows / (time.perf_counter() - begin)
-        times = {(name, batch): [] for name in contenders for batch in (1, 16, 256)}
-        for _ in range(arguments.rounds):
-            for (name, batch), taken in times.items():
-                begin = time.perf_counter()
-                contenders[name].search(queries[:batch], 10, threads=1)
-                taken.append(time.perf_counter() - begin)
-        lines = ["| | ingest rows/s | 1 query ms | 16 queries ms | 256 queries ms |",
-                 "|---|---|---|---|---|"]
-        for name in contenders:
-            medians = [statistics.median(times[name, batch]) * 1000 for batch in (1, 16, 256)]
-            lines.append(f"| {name} | {ingest[name]:,.0f} | "
-                         + " | ".join(f"{one:,.2f}" for one in medians) + " |")
+        rates = ingest(contenders, ids, base)
+        exact, _ = contenders["one database"].search(queries, 10, exact=True)
+        for name, one in contenders.items():  # also a warm-up
+            same = np.array_equal(one.search(queries, 10, exact=True)[0], exact)
+            found, _ = one.search(queries, 10)
+            recall = np.mean([
+                len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)
+            ])  # fmt: skip
+            print(f"{name}: recall@10 {recall:.4f}, exact search {'' if same else 'NOT '}the same")
+        lines = table(list(contenders), rates, measure(contenders, queries, arguments.rounds))
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "scaling.md").write_text("\n".join(lines) + "\n")
         print("\n".join(lines))

@@ -78,6 +78,19 @@ def test_rows_are_spread_and_found(sharded, rows):
     assert sharded.describe()["shards"] == 3 and all(one["ok"] for one in sharded.verify())
 
 
+def test_tasks_search_and_write(sharded, rows):
+    @ray.remote(num_cpus=0.1)
+    def use(collection, first):
+        collection.upsert([10**6 + first], rows["vectors"][first : first + 1])
+        with pytest.raises(quashdb.MisuseError, match="only the ShardedCollection"):
+            collection.reshard(2)
+        with collection:  # closing a copy ends nothing
+            return collection.search(rows["vectors"][first : first + 10], 1)[1].sum()
+
+    assert ray.get([use.remote(sharded, 10 * i) for i in range(4)]) == [0] * 4
+    assert len(sharded) == N + 4
+
+
 def test_shards_are_ordinary_databases(sharded, tmp_path):
     sharded.close()
     with quashdb.open(tmp_path / "sharded" / "epoch-0" / "shard-0001" / "database") as db:
@@ -134,9 +147,8 @@ def test_replicas(cluster, tmp_path, rows):
     ) as sharded:
         sharded.add(**rows)
         sharded.read_from, sharded.replica_age_s = "any", 0.0
-        pids = set()
-        for _ in range(4):
-            pids.update(sharded._read_all("ping"))
+        pids = {pid for _ in range(2) for pid in sharded._read_all("ping")}
+        for _ in range(2):
             assert [hits[0].id for hits in sharded.query(rows["vectors"][:30], 1)] == (
                 rows["ids"][:30].tolist()
             )

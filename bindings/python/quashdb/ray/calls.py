@@ -107,6 +107,9 @@ class Shards:
             first = turn % len(order) if spread else 0
             orders.append(order[first:] + order[:first])
         asked = [getattr(order[0], method).remote(age_s, *arguments) for order in orders]
+        with contextlib.suppress(*LOST):
+            answers: list[Any] = result(asked)
+            return answers
         return [
             self._answer(shard, one, orders[shard][1:], method, (age_s, *arguments))
             for shard, one in enumerate(asked)
@@ -171,7 +174,7 @@ def check_connected() -> None:
 
 
 def result(asked: Any) -> Any:
-    """ray.get(), with the errors of quashdb as they were raised."""
+    """ray.get() of one call or a list, with the errors of quashdb as they were raised."""
     try:
         return ray.get(asked)
     except ray.exceptions.RayTaskError as error:

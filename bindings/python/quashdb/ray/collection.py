@@ -36,6 +36,7 @@ from quashdb.ray.shard import Found, RemoteShard, divide, shard_of
 _OPTIONS = ("dim", "metric", "id_type", "bits", "rerank", "rotation", "seed")
 _INGEST_ROWS = 8192
 _MOVED_ROWS = 2048
+_INLINE_BYTES = 64 << 10
 _ROW_INCLUDE = ("metadatas", "documents")
 
 Resources = Sequence[Mapping[str, float]]
@@ -70,7 +71,8 @@ class ShardedCollection:
     was acknowledged. Meanwhile its replicas answer; without any, and for writes, calls
     wait up to `timeout_s`. One ShardedCollection holds its shards: a second one raises
     BusyError. close() or the context manager ends the actors. Any number of threads may
-    use one.
+    use one, and so may Ray tasks and actors that it is passed to: they search and write
+    beside each other, until it is resharded or closed, which only the first can do.
 
     read_from: "primary", the default: reads see every acknowledged write, and go to
         replicas only while a shard is gone. "any": replicas take their turns.
@@ -86,6 +88,7 @@ class ShardedCollection:
         self._manifest = manifest
         self._timeout_s = timeout_s
         self._moving = threading.Lock()  # one resharding or backup at a time
+        self._is_copy = False
         self._now = self._start(manifest["epoch"], manifest["shards"])
         try:
             self._await_start(self._now)
@@ -163,6 +166,13 @@ class ShardedCollection:
             self._now.kill()
             raise
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_moving": None, "_is_copy": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._moving = threading.Lock()
+
     # ---- About it
 
     @property
@@ -203,8 +213,8 @@ class ShardedCollection:
         return pids
 
     def close(self) -> None:
-        """Makes every write durable and ends the actors."""
-        if ray.is_initialized():
+        """Makes every write durable and ends the actors; a copy only forgets them."""
+        if not self._is_copy and ray.is_initialized():
             for actor in self._now.actors:
                 with contextlib.suppress(Exception):
                     ray.get(actor.close.remote(), timeout=self._timeout_s)
@@ -433,7 +443,9 @@ class ShardedCollection:
     def _queries(self, vectors: npt.ArrayLike, what: str) -> Any:
         dim = self._manifest["expected"]["dim"]
         check_connected()
-        return ray.put(_convert.float32(_convert.matrix(vectors, dim, what)))
+        queries = _convert.float32(_convert.matrix(vectors, dim, what))
+        # Small ones travel with the call; large ones once for all shards of a node.
+        return queries if queries.nbytes <= _INLINE_BYTES else ray.put(queries)
 
     def measure(
         self,
@@ -462,6 +474,8 @@ class ShardedCollection:
     @contextlib.contextmanager
     def _frozen(self) -> Iterator[Shards]:
         """The shards, with no writes meanwhile: they raise BusyError."""
+        if self._is_copy:
+            raise quashdb.MisuseError("only the ShardedCollection that was opened moves its rows")
         if not self._moving.acquire(blocking=False):
             raise BusyError("the collection is being resharded or backed up; try again later")
         try:
