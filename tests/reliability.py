@@ -148,6 +148,8 @@ ITEMS = [
     Item("processes", "repetitions", 4, 200, ctest("^capi.processes$")),
     Item("golden", "repetitions", 1, 20, ctest("^golden$")),
     Item("limits", "repetitions", 1, 1, ctest("^capi.bad_input$")),
+    Item("ray", "repetitions, shards and drivers killed", None, 20, ctest("^python_integrations$"),
+         env={"QUASHDB_RAY_FAULTS": "1"}),
     Item("churn", "rows written or deleted", None, 20_000_000, churn, r'"operations": (\d+),'),
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODULES = [
-    "quashdb", "quashdb.arrow", "quashdb.importers", "quashdb.plot",
+    "quashdb", "quashdb.arrow", "quashdb.embedding", "quashdb.importers", "quashdb.plot",
     "quashdb.integrations.langchain", "quashdb.integrations.llama_index",
     "quashdb.integrations.haystack", "quashdb.integrations.chroma", "quashdb.ray", "quashdb.kv"]
 LINE = 88
