@@ -13,6 +13,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 psutil = pytest.importorskip("psutil")
 
 import quashdb  # noqa: E402
@@ -242,7 +243,9 @@ def test_ingest(cluster, tmp_path, rows):
         assert done == N and seen == list(range(100, N + 1, 100))
         assert sharded.query(rows["vectors"][9], 1)[0][0].document == "row 9"
         data = pytest.importorskip("ray.data")
-        assert sharded.ingest(data.from_arrow(table), vector="embedding") == N
+        pq.write_table(table, tmp_path / "docs.parquet", row_group_size=100)
+        dataset = data.read_parquet(str(tmp_path / "docs.parquet"))
+        assert sharded.ingest(dataset, vector="embedding") == N
         assert len(sharded) == N
         with pytest.raises(quashdb.InvalidError, match="need ids"):
             sharded.ingest(table.drop(["id"]), vector="embedding")

@@ -107,6 +107,22 @@ def test_frozen_shards_stay_frozen_when_killed(sharded, rows):
     assert sharded.delete(where="TRUE") == N
 
 
+def test_shards_that_cannot_be_thawed_are_later(sharded, tmp_path, rows):
+    shard = tmp_path / "sharded" / "epoch-0" / "shard-0001"
+    sharded.timeout_s = 2.0
+    with sharded._frozen():
+        # As if its node had gone: it is not started again for good.
+        ray.kill(sharded._now.actors[1], no_restart=True)
+    assert (shard / "frozen").exists()
+    with pytest.raises(quashdb.StorageError, match="shard 1 did not come back"):
+        sharded.upsert(rows["ids"], rows["vectors"])
+    assert (shard / "frozen").exists()
+    sharded._now.actors[1] = sharded._actor(0, 1, False)
+    sharded.timeout_s = 60.0
+    sharded.upsert(rows["ids"], rows["vectors"])
+    assert not (shard / "frozen").exists() and len(sharded) == N
+
+
 def test_a_lost_directory_does_not_come_back_empty(sharded, tmp_path):
     shutil.move(tmp_path / "sharded" / "epoch-0" / "shard-0001", tmp_path / "aside")
     os.kill(sharded.processes()[1], signal.SIGKILL)
@@ -117,6 +133,23 @@ def test_a_lost_directory_does_not_come_back_empty(sharded, tmp_path):
     sharded.close()
     with quashdb.ray.open(tmp_path / "sharded") as again:
         assert len(again) == N
+
+
+def test_a_node_that_goes_away(cluster, tmp_path, rows):
+    lost = cluster.add_node(num_cpus=1, resources={"disk3": 10}, include_dashboard=False)
+    with quashdb.ray.create(
+        tmp_path / "a", "docs", DIM, shards=2, resources=[{"disk0": 1}, {"disk3": 1}], **OPTIONS
+    ) as sharded:
+        sharded.add(**rows)
+        cluster.remove_node(lost)
+        sharded.timeout_s = 3.0
+        for call in (sharded.count, lambda: sharded.upsert(rows["ids"], rows["vectors"])):
+            with pytest.raises(quashdb.StorageError, match="shard 1 did not come back within 3"):
+                call()
+        back = cluster.add_node(num_cpus=1, resources={"disk3": 10}, include_dashboard=False)
+        sharded.timeout_s = 60.0
+        assert len(sharded) == N
+    cluster.remove_node(back)
 
 
 def test_bad_configurations(sharded, tmp_path, rows):

@@ -22,6 +22,7 @@ from quashdb.errors import (
     CorruptError,
     ExistsError,
     InvalidError,
+    StorageError,
     UnsupportedError,
 )
 from quashdb.ray.calls import Part, Shards, check_connected, result
@@ -89,6 +90,7 @@ class ShardedCollection:
         self._timeout_s = timeout_s
         self._moving = threading.Lock()  # one resharding or backup at a time
         self._is_copy = False
+        self._to_thaw: Shards | None = None  # shards that could not be reached to be thawed
         self._now = self._start(manifest["epoch"], manifest["shards"])
         try:
             self._await_start(self._now)
@@ -239,6 +241,17 @@ class ShardedCollection:
             raise quashdb.MisuseError("the collection is closed")
         return now
 
+    def _writable_shards(self) -> Shards:
+        if self._to_thaw is not None and not self._moving.locked():
+            self._thaw()
+        return self._open_shards()
+
+    def _thaw(self) -> None:
+        thawing = self._to_thaw
+        if thawing is not None and thawing is self._now:
+            thawing.ask_all("freeze", lambda shard: [False])
+        self._to_thaw = None
+
     def _divide(
         self, shards: Shards, ids: Any, vectors: Any, metadatas: Any, documents: Any
     ) -> dict[int, dict[str, Any]]:
@@ -269,7 +282,7 @@ class ShardedCollection:
         documents: Any = None,
     ) -> None:
         """As Collection.add(). ExistsError before anything is written if an id is stored."""
-        shards = self._open_shards()
+        shards = self._writable_shards()
         parts = self._divide(shards, ids, vectors, metadatas, documents)
 
         def stored(shard: int) -> npt.NDArray[np.bool_]:
@@ -295,13 +308,13 @@ class ShardedCollection:
         documents: Any = None,
     ) -> None:
         """As Collection.upsert()."""
-        shards = self._open_shards()
+        shards = self._writable_shards()
         parts = self._divide(shards, ids, vectors, metadatas, documents)
         shards.write_all({shard: ("write", "upsert", part) for shard, part in parts.items()})
 
     def delete(self, ids: Ids | Id | None = None, where: Where | None = None) -> int:
         """As Collection.delete(); the number is too low if a shard died meanwhile."""
-        shards = self._open_shards()
+        shards = self._writable_shards()
         parts: dict[int, Part]
         if ids is None or where is not None:
             arguments = {"ids": ids, "where": where}
@@ -321,7 +334,7 @@ class ShardedCollection:
 
     def add_field(self, name: str, type: Any) -> None:
         """As Collection.add_field()."""
-        shards = self._open_shards()
+        shards = self._writable_shards()
         arguments = {"name": name, "type": type}
 
         def declared(shard: int) -> bool | None:
@@ -360,7 +373,7 @@ class ShardedCollection:
 
         check_count("batch_rows", min(batch_rows, 4096), 1)
         writer = ingest.Writer(
-            self._open_shards(), {"id": id, "vector": vector, "document": document}
+            self._writable_shards(), {"id": id, "vector": vector, "document": document}
         )
         if ingest.is_dataset(data):
             written = ingest.write_dataset(data, writer, batch_rows)
@@ -485,7 +498,9 @@ class ShardedCollection:
                 yield shards
             finally:
                 if not shards.retired:
-                    shards.ask_all("freeze", lambda shard: [False])
+                    self._to_thaw = shards
+                    with contextlib.suppress(StorageError):  # one is gone: before the next write
+                        self._thaw()
         finally:
             self._moving.release()
 
