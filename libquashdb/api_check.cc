@@ -148,6 +148,11 @@ Status MakeSearchPlan(const quash_search_options& options, const CollectionSpec&
   plan->widths.candidates = options.candidates;
   plan->widths.rerank_candidates = options.rerank_candidates;
   plan->widths.planes = options.planes;
+  if (!(options.recall >= 0 && options.recall <= 1)) {
+    return Error(QUASH_INVALID, "recall is {}, expected 0 to 1", options.recall);
+  }
+  plan->nprobe = options.nprobe;
+  plan->recall = options.recall;
   if (options.include & ~(QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS |
                           QUASH_INCLUDE_VECTORS)) {
     return Error(QUASH_INVALID, "include is {:#x}, expected QUASH_INCLUDE_ flags",

@@ -16,6 +16,7 @@ using quash::WithDatabase;
 namespace {
 
 constexpr uint32_t kDenseDimMax = 4096;  // kernels/rotation.h
+constexpr uint64_t kMinPartitionRows = 1000;
 
 Status CheckName(const char* name, std::string* out) {
   if (name == nullptr) return NullArgument("name");
@@ -73,6 +74,10 @@ Status MakeSpec(const char* name, const quash_collection_options& options,
     return Error(QUASH_LIMIT, "dim is {}, expected at most {} with the dense rotation",
                  options.dim, kDenseDimMax);
   }
+  if (options.partition_rows != 0 && options.partition_rows < kMinPartitionRows) {
+    return Error(QUASH_INVALID, "partition_rows is {}, expected 0 or at least {}",
+                 options.partition_rows, kMinPartitionRows);
+  }
   if (options.num_fields > QUASH_FIELDS_MAX) {
     return Error(QUASH_LIMIT, "num_fields is {}, expected at most {}", options.num_fields,
                  QUASH_FIELDS_MAX);
@@ -85,6 +90,8 @@ Status MakeSpec(const char* name, const quash_collection_options& options,
   spec->rerank = options.rerank;
   spec->rotation = options.rotation;
   spec->seed = options.seed;
+  spec->partition_rows =
+      options.partition_rows != 0 ? options.partition_rows : quash::kDefaultPartitionRows;
   spec->fields.resize(options.num_fields);
   for (size_t i = 0; i < options.num_fields; ++i) {
     QUASH_RETURN_IF_ERROR(CopyField(options.fields[i], i, &spec->fields[i]));
@@ -183,6 +190,9 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
                                       {"rerank", quash::RerankName(spec.rerank)},
                                       {"rotation", quash::RotationName(spec.rotation)},
                                       {"seed", spec.seed},
+                                      {"partition_rows", spec.partition_rows == UINT64_MAX
+                                                             ? quash::JsonText(nullptr)
+                                                             : spec.partition_rows},
                                       {"rows", snapshot->live_rows},
                                       {"fields", fields}});
     if (snapshot->gpu != nullptr) {

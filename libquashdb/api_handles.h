@@ -156,6 +156,8 @@ struct quash_query {
   bool has_run = false;
   quash::SearchStats stats;
   quash::SearchWidths measured;
+  double recall_target = 0;
+  uint64_t indexed_rows = 0;
   size_t nq = 0;
   int gpu = -1;  // device attached at the last run
 };

@@ -73,6 +73,7 @@ void FillReport(const quash::MeasureReport& measured, quash_measure_report* out)
   report.rerank_candidates = measured.widths.rerank_candidates;
   report.planes = measured.widths.planes;
   report.queries = measured.queries;
+  report.nprobe = static_cast<uint32_t>(measured.nprobe);
   std::memcpy(out, &report, report.struct_size);
 }
 

@@ -3,11 +3,12 @@
 #include <cmath>
 #include <limits>
 
-
 #include "kernels/dispatch.h"
 #include "libquashdb/api_handles.h"
 #include "libquashdb/gpu_image.h"
 #include "libquashdb/json_text.h"
+#include "libquashdb/partition.h"
+#include "libquashdb/recall_curve.h"
 #include "libquashdb/row_reader.h"
 
 using quash::Error;
@@ -67,9 +68,14 @@ std::string DeviceText(const quash::SearchStats& stats, size_t nq, int gpu) {
   return fmt::format("gpu:{}{}", gpu, stats.gpu_queries < nq ? "+cpu" : "");
 }
 
-quash::JsonObject ExplainJson(const quash::SearchPlan& plan, const quash::SearchStats& stats,
-                         const quash::SearchWidths& measured, size_t nq, int gpu) {
+quash::JsonObject ExplainJson(const quash_query& query) {
   using quash::JsonText;
+  const quash::SearchPlan& plan = query.plan;
+  const quash::SearchStats& stats = query.stats;
+  const quash::SearchWidths& measured = query.measured;
+  const bool probed = stats.lists > 0;
+  const double recall_at_nprobe =
+      probed ? quash::RecallOf(measured.recall_curve, static_cast<double>(stats.nprobe)) : -1;
   quash::JsonArray stages;
   uint64_t bytes = 0;
   for (const quash::StageStats& stage : stats.stages) {
@@ -80,7 +86,7 @@ quash::JsonObject ExplainJson(const quash::SearchPlan& plan, const quash::Search
     bytes += stage.bytes;
   }
   quash::JsonObject explain({
-      {"device", DeviceText(stats, nq, gpu)},
+      {"device", DeviceText(stats, query.nq, query.gpu)},
       {"gpu_note", stats.gpu_note.empty() ? JsonText(nullptr) : JsonText(stats.gpu_note)},
       {"kernel", quash::Kernels().name},
       {"mode", stats.mode},
@@ -89,6 +95,12 @@ quash::JsonObject ExplainJson(const quash::SearchPlan& plan, const quash::Search
       {"selectivity",
        stats.rows == 0 ? 0.0 : static_cast<double>(stats.matching_rows) / stats.rows},
       {"filter", plan.filter ? JsonText(plan.filter->text()) : JsonText(nullptr)},
+      {"lists", stats.lists},
+      {"nprobe", stats.nprobe},
+      {"recall_target",
+       probed && plan.nprobe == 0 ? JsonText(query.recall_target) : JsonText(nullptr)},
+      {"indexed_rows", query.indexed_rows},
+      {"recall_at_nprobe", recall_at_nprobe >= 0 ? JsonText(recall_at_nprobe) : JsonText(nullptr)},
       {"candidates", stats.widths.candidates},
       {"rerank_candidates", stats.widths.rerank_candidates},
       {"planes", stats.widths.planes},
@@ -224,6 +236,9 @@ quash_status quash_query_run(quash_query* query, const float* queries, size_t nq
                                             /*with_scores=*/true, query->include, result.get()));
     query->stats = std::move(stats);
     query->measured = snapshot->widths;
+    query->recall_target = quash::RecallTarget(*snapshot, query->plan);
+    query->indexed_rows =
+        snapshot->partitions != nullptr ? snapshot->partitions->num_rows() : 0;
     query->nq = nq;
     query->gpu = snapshot->gpu != nullptr ? snapshot->gpu->device() : -1;
     query->has_run = true;
@@ -239,9 +254,7 @@ quash_status quash_query_explain(quash_query* query, char** out_json) {
     if (!query->has_run) {
       return Error(QUASH_MISUSE, "the query has not run, expected quash_query_run() before");
     }
-    return quash::CopyText(ExplainJson(query->plan, query->stats, query->measured, query->nq, query->gpu)
-                               .text(),
-                           out_json);
+    return quash::CopyText(ExplainJson(*query).text(), out_json);
   });
 }
 

@@ -103,6 +103,7 @@ std::string EncodeCatalogEntry(const CatalogEntry& entry) {
   table.add_measured_recall(entry.widths.measured_recall);
   table.add_recall_curve(recall_curve);
   table.add_partition_rows(spec.partition_rows);
+  table.add_recall_target(entry.widths.recall_target);
   builder.Finish(table.Finish());
   return Finish(&builder);
 }
@@ -138,8 +139,11 @@ Status DecodeCatalogEntry(std::string_view bytes, CatalogEntry* out) {
   codebook.delta = stored->delta();
   entry.segment_rows = stored->segment_rows();
   entry.widths = {stored->candidates(), stored->rerank_candidates(), stored->planes(),
-                  stored->measured_k(), stored->measured_recall(), {}};
+                  stored->measured_k(), stored->measured_recall(), {}, stored->recall_target()};
   spec.partition_rows = stored->partition_rows();
+  if (!(stored->recall_target() >= 0 && stored->recall_target() <= 1)) {
+    return Damaged("a collection's recall target");
+  }
   if (stored->recall_curve() != nullptr) {
     for (const fb::RecallPoint* point : *stored->recall_curve()) {
       const RecallPoint next = {point->nprobe(), point->recall()};

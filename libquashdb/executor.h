@@ -20,7 +20,7 @@ struct SearchPlan {
   double min_score = -std::numeric_limits<double>::infinity();
   SearchWidths widths;   // zeros: chosen
   uint32_t nprobe = 0;   // lists probed; 0: chosen for `recall`
-  double recall = 0;     // wanted of a partitioned collection; 0: kDefaultRecall, 1: every row
+  double recall = 0;     // wanted of a partitioned collection; 0: RecallTarget(), 1: every row
   uint32_t threads = 0;  // 0: OpenMP's default
   bool has_cursor = false;
   float cursor_score = 0;
@@ -28,6 +28,12 @@ struct SearchPlan {
 };
 
 inline constexpr double kDefaultRecall = 0.99;
+
+// Share of the best k that a search of a partitioned collection is to find.
+inline double RecallTarget(const Snapshot& snapshot, const SearchPlan& plan) {
+  if (plan.recall > 0) return plan.recall;
+  return snapshot.widths.recall_target > 0 ? snapshot.widths.recall_target : kDefaultRecall;
+}
 
 struct Hit {
   float score;

@@ -37,7 +37,7 @@ bool IsBounded(const SearchPlan& plan) {
 size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan) {
   const size_t lists = snapshot.partitions->num_lists();
   if (plan.nprobe != 0) return std::min<size_t>(plan.nprobe, lists);
-  const double target = plan.recall != 0 ? plan.recall : kDefaultRecall;
+  const double target = RecallTarget(snapshot, plan);
   const std::vector<RecallPoint>& curve = snapshot.widths.recall_curve;
   const auto reached = std::find_if(curve.begin(), curve.end(), [&](const RecallPoint& point) {
     return point.recall >= target;

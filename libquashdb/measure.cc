@@ -11,12 +11,14 @@
 #include "libquashdb/executor.h"
 #include "libquashdb/executor_plan.h"
 #include "libquashdb/executor_rows.h"
+#include "libquashdb/recall_curve.h"
 #include "libquashdb/row_reader.h"
 
 namespace quash {
 namespace {
 
 constexpr uint64_t kNoRow = std::numeric_limits<uint64_t>::max();
+constexpr size_t kQueriesPerCall = 16;  // where calls are not timed
 
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
@@ -60,23 +62,47 @@ class Measurement {
  public:
   Measurement(const Snapshot& snapshot, const MeasureRequest& request,
               const std::function<bool(uint64_t, uint64_t)>& progress)
-      : snapshot_(snapshot), request_(request), progress_(progress) {}
+      : snapshot_(snapshot), request_(request), progress_(progress), adaptive_(snapshot) {
+    adaptive_.widths = SearchWidths();
+  }
 
-  Status Prepare();
+  Status Prepare(uint64_t rounds);
+  // The exact results, of one query at a time for `exact_us_`, else of several in
+  // a pass, which is faster.
+  Status FindTruth(bool timed);
   Status Run(MeasureReport* report);
+  Status FindCurve(std::vector<RecallPoint>* curve);
 
  private:
+  // What a search is measured with.
+  struct Setting {
+    SearchWidths widths;    // zeros: chosen
+    uint32_t nprobe = 0;    // as in SearchPlan
+    double recall = 0;      // as in SearchPlan
+    bool adaptive = false;  // not by the widths that the snapshot keeps
+  };
   struct Outcome {
     std::vector<double> recalls;  // per query
     double recall = 0;            // mean
     double search_us = 0;
+    double nprobe = 0;  // mean
     SearchWidths used;
   };
+  struct Found {
+    Setting setting;
+    Outcome outcome;
+  };
 
-  Status SearchOne(size_t q, const SearchPlan& plan, std::vector<Hit>* hits, SearchStats* stats);
-  Status FindTruth();
-  Status Evaluate(const SearchWidths& widths, Outcome* outcome);
-  Status FindCandidates(uint32_t planes, SearchWidths* widths, Outcome* outcome);
+  SearchPlan Plan() const;
+  Status SearchSome(size_t first, size_t n, const SearchPlan& plan, bool adaptive,
+                    std::vector<std::vector<Hit>>* hits, SearchStats* stats);
+  double RecallOfHits(size_t q, const std::vector<Hit>& hits) const;
+  Status Evaluate(const Setting& setting, Outcome* outcome);
+  Status EvaluateProbes(uint32_t nprobe, double* recall, uint64_t* lists);
+  Status FindCandidates(const Setting& base, Found* found);
+  Status FindForEveryRow(Found* found);
+  Status FindNprobe(std::vector<RecallPoint>* curve, Found* found);
+  Status FindForTarget(MeasureReport* report, Outcome* outcome);
   SearchWidths WidthsInForce() const;
 
   const Snapshot& snapshot_;
@@ -91,9 +117,11 @@ class Measurement {
   std::vector<double> exact_us_;
   uint64_t done_ = 0;
   uint64_t expected_ = 0;
+  Snapshot adaptive_;  // without kept widths
 };
 
-Status Measurement::Prepare() {
+//   rounds  of searches expected after the exact ones
+Status Measurement::Prepare(uint64_t rounds) {
   if (request_.queries != nullptr) {
     queries_ = request_.queries;
     nq_ = request_.nq;
@@ -110,90 +138,152 @@ Status Measurement::Prepare() {
     queries_ = sampled_.data();
   }
   if (nq_ == 0) return Error(QUASH_INVALID, "no queries to measure with, expected at least 1");
-  // Doubling and bisecting take about ten rounds for each number of planes.
-  const uint64_t rounds = request_.target_recall > 0 ? 20 : 1;
   expected_ = nq_ * (1 + rounds);
   return Status();
 }
 
-Status Measurement::SearchOne(size_t q, const SearchPlan& plan, std::vector<Hit>* hits,
-                              SearchStats* stats) {
-  if (progress_ && progress_(done_, std::max(expected_, done_ + 1))) {
+SearchPlan Measurement::Plan() const {
+  SearchPlan plan;
+  plan.k = request_.k + (request_.queries == nullptr ? 1 : 0);
+  plan.threads = request_.threads;
+  return plan;
+}
+
+// Searches for queries first .. first + n, in one call.
+Status Measurement::SearchSome(size_t first, size_t n, const SearchPlan& plan, bool adaptive,
+                               std::vector<std::vector<Hit>>* hits, SearchStats* stats) {
+  if (progress_ && progress_(done_, std::max(expected_, done_ + n))) {
     return Error(QUASH_CANCELLED, "measuring was cancelled after {} searches", done_);
   }
-  ++done_;
-  std::vector<std::vector<Hit>> lists;
-  QUASH_RETURN_IF_ERROR(
-      Search(snapshot_, queries_ + q * snapshot_.spec->dim, 1, plan, &lists, stats));
-  *hits = std::move(lists[0]);
-  if (own_row_[q] != kNoRow) {
-    std::erase_if(*hits,
-                  [&](const Hit& hit) { return RowIndex(hit.segment, hit.row) == own_row_[q]; });
+  done_ += n;
+  QUASH_RETURN_IF_ERROR(Search(adaptive ? adaptive_ : snapshot_,
+                               queries_ + first * snapshot_.spec->dim, n, plan, hits, stats));
+  for (size_t i = 0; i < n; ++i) {
+    std::vector<Hit>& of_query = (*hits)[i];
+    const uint64_t own_row = own_row_[first + i];
+    if (own_row != kNoRow) {
+      std::erase_if(of_query,
+                    [&](const Hit& hit) { return RowIndex(hit.segment, hit.row) == own_row; });
+    }
+    if (of_query.size() > request_.k) of_query.resize(request_.k);
   }
-  if (hits->size() > request_.k) hits->resize(request_.k);
   return Status();
 }
 
-Status Measurement::FindTruth() {
-  SearchPlan plan;
-  plan.k = request_.k + (request_.queries == nullptr ? 1 : 0);
-  plan.exact = true;
-  plan.threads = request_.threads;
-  for (size_t q = 0; q < nq_; ++q) {
-    std::vector<Hit> hits;
+Status Measurement::FindTruth(bool timed) {
+  SearchPlan plan = Plan();
+  plan.exact = snapshot_.spec->rerank != QUASH_RERANK_NONE;
+  plan.recall = 1;
+  const size_t share = timed ? 1 : kQueriesPerCall;
+  for (size_t first = 0; first < nq_; first += share) {
+    const size_t n = std::min(share, nq_ - first);
+    std::vector<std::vector<Hit>> hits;
     SearchStats stats;
-    QUASH_RETURN_IF_ERROR(SearchOne(q, plan, &hits, &stats));
-    kth_score_.push_back(hits.empty() ? 0 : hits.back().score);
-    wanted_.push_back(hits.size());
-    exact_us_.push_back(stats.elapsed_us);
+    QUASH_RETURN_IF_ERROR(SearchSome(first, n, plan, /*adaptive=*/true, &hits, &stats));
+    for (const std::vector<Hit>& of_query : hits) {
+      kth_score_.push_back(of_query.empty() ? 0 : of_query.back().score);
+      wanted_.push_back(of_query.size());
+    }
+    if (timed) exact_us_.push_back(stats.elapsed_us);
   }
   return Status();
 }
 
-Status Measurement::Evaluate(const SearchWidths& widths, Outcome* outcome) {
+double Measurement::RecallOfHits(size_t q, const std::vector<Hit>& hits) const {
+  if (wanted_[q] == 0) return 1;
+  const auto found = std::count_if(hits.begin(), hits.end(),
+                                   [&](const Hit& hit) { return hit.score >= kth_score_[q]; });
+  return static_cast<double>(std::min<size_t>(found, wanted_[q])) / wanted_[q];
+}
+
+Status Measurement::Evaluate(const Setting& setting, Outcome* outcome) {
   *outcome = Outcome();
-  SearchPlan plan;
-  plan.k = request_.k + (request_.queries == nullptr ? 1 : 0);
-  plan.widths = widths;
-  plan.threads = request_.threads;
+  SearchPlan plan = Plan();
+  plan.widths = setting.widths;
+  plan.nprobe = setting.nprobe;
+  plan.recall = setting.recall;
   std::vector<double> times, candidates, rerank_candidates;
   for (size_t q = 0; q < nq_; ++q) {
-    std::vector<Hit> hits;
+    std::vector<std::vector<Hit>> hits;
     SearchStats stats;
-    QUASH_RETURN_IF_ERROR(SearchOne(q, plan, &hits, &stats));
-    const auto found = std::count_if(hits.begin(), hits.end(),
-                                     [&](const Hit& hit) { return hit.score >= kth_score_[q]; });
-    const double recall =
-        wanted_[q] == 0 ? 1.0
-                        : static_cast<double>(std::min<size_t>(found, wanted_[q])) / wanted_[q];
-    outcome->recalls.push_back(recall);
-    outcome->recall += recall;
+    QUASH_RETURN_IF_ERROR(SearchSome(q, 1, plan, setting.adaptive, &hits, &stats));
+    outcome->recalls.push_back(RecallOfHits(q, hits[0]));
+    outcome->recall += outcome->recalls.back();
     times.push_back(stats.elapsed_us);
     candidates.push_back(stats.widths.candidates);
     rerank_candidates.push_back(stats.widths.rerank_candidates);
+    outcome->nprobe += stats.nprobe;
     outcome->used.planes = stats.widths.planes;
   }
   outcome->recall /= nq_;
+  outcome->nprobe /= nq_;
   outcome->search_us = Median(std::move(times));
   outcome->used.candidates = static_cast<uint32_t>(Median(std::move(candidates)));
   outcome->used.rerank_candidates = static_cast<uint32_t>(Median(std::move(rerank_candidates)));
   return Status();
 }
 
-// The fewest candidates that reach the target, to about 5 %.
-Status Measurement::FindCandidates(uint32_t planes, SearchWidths* widths, Outcome* outcome) {
-  const auto evaluate = [&](uint32_t candidates, Outcome* result) {
-    *widths = SearchWidths();
-    widths->candidates = widths->rerank_candidates = candidates;
-    widths->planes = planes;
-    return Evaluate(*widths, result);
+// Mean recall of adaptive searches of `nprobe` lists.
+//   lists  out: of the index, 0 if it was not used
+Status Measurement::EvaluateProbes(uint32_t nprobe, double* recall, uint64_t* lists) {
+  SearchPlan plan = Plan();
+  plan.nprobe = nprobe;
+  *recall = 0;
+  for (size_t first = 0; first < nq_; first += kQueriesPerCall) {
+    const size_t n = std::min(kQueriesPerCall, nq_ - first);
+    std::vector<std::vector<Hit>> hits;
+    SearchStats stats;
+    QUASH_RETURN_IF_ERROR(SearchSome(first, n, plan, /*adaptive=*/true, &hits, &stats));
+    *lists = stats.lists;
+    if (stats.lists == 0) return Status();
+    for (size_t i = 0; i < n; ++i) *recall += RecallOfHits(first + i, hits[i]) / nq_;
+  }
+  return Status();
+}
+
+Status Measurement::FindCurve(std::vector<RecallPoint>* curve) {
+  constexpr double kFlat = 0.9995;  // no more lists are tried
+  curve->clear();
+  const auto refuse = [&] {
+    return Error(QUASH_UNSUPPORTED, "\"{}\" has no partition index that searches use",
+                 snapshot_.spec->name);
   };
+  if (snapshot_.partitions == nullptr) return refuse();
+  uint64_t lists = 1;
+  for (uint64_t nprobe = 1; nprobe <= lists;) {
+    double recall = 0;
+    QUASH_RETURN_IF_ERROR(EvaluateProbes(static_cast<uint32_t>(nprobe), &recall, &lists));
+    if (lists == 0) return refuse();
+    // More lists cannot lose rows: what falls is noise of the stages behind.
+    if (!curve->empty()) recall = std::max<double>(recall, curve->back().recall);
+    curve->push_back({static_cast<uint32_t>(nprobe), static_cast<float>(recall)});
+    if (recall >= kFlat || nprobe == lists) break;
+    const double step = recall > 0.8 && recall < 0.999 ? std::sqrt(2.0) : 2.0;
+    const auto next = static_cast<uint64_t>(std::llround(nprobe * step));
+    nprobe = std::min(std::max(nprobe + 1, next), lists);
+  }
+  return Status();
+}
+
+// The fewest candidates that reach the target with base.nprobe and
+// base.widths.planes, to about 5 %.
+Status Measurement::FindCandidates(const Setting& base, Found* found) {
+  const auto evaluate = [&](uint32_t candidates, Outcome* result) {
+    found->setting = base;
+    found->setting.widths.candidates = found->setting.widths.rerank_candidates = candidates;
+    return Evaluate(found->setting, result);
+  };
+  Outcome* outcome = &found->outcome;
   const auto all = static_cast<uint32_t>(
       std::min<uint64_t>(snapshot_.live_rows, std::numeric_limits<uint32_t>::max()));
   uint32_t enough = static_cast<uint32_t>(request_.k) + 1;
   uint32_t too_few = enough - 1;
   QUASH_RETURN_IF_ERROR(evaluate(enough, outcome));
+  double last = -1;
   while (outcome->recall < request_.target_recall && enough < all) {
+    // Lists that are not probed are missed whatever the width.
+    if (base.nprobe != 0 && enough > 64 * request_.k && outcome->recall <= last) return Status();
+    last = outcome->recall;
     too_few = enough;
     enough = enough < all / 2 ? 2 * enough : all;
     QUASH_RETURN_IF_ERROR(evaluate(enough, outcome));
@@ -209,7 +299,106 @@ Status Measurement::FindCandidates(uint32_t planes, SearchWidths* widths, Outcom
       *outcome = std::move(tried);
     }
   }
-  widths->candidates = widths->rerank_candidates = enough;
+  found->setting.widths.candidates = found->setting.widths.rerank_candidates = enough;
+  return Status();
+}
+
+Status Measurement::FindForEveryRow(Found* found) {
+  Setting base;
+  base.recall = 1;
+  base.widths.planes = 1;
+  QUASH_RETURN_IF_ERROR(FindCandidates(base, found));
+  if (snapshot_.spec->bits < 2) return Status();
+  base.widths.planes = 2;
+  Found other;
+  QUASH_RETURN_IF_ERROR(FindCandidates(base, &other));
+  const bool reaches = other.outcome.recall >= request_.target_recall;
+  if (reaches && (found->outcome.recall < request_.target_recall ||
+                  other.outcome.search_us < found->outcome.search_us)) {
+    *found = std::move(other);
+  }
+  return Status();
+}
+
+// The fewest lists that reach the target with adaptive widths, to about 5 %; the
+// curve, which reaches it, gets the points tried.
+Status Measurement::FindNprobe(std::vector<RecallPoint>* curve, Found* found) {
+  size_t high = std::find_if(curve->begin(), curve->end(),
+                             [&](const RecallPoint& point) {
+                               return point.recall >= request_.target_recall;
+                             }) -
+                curve->begin();
+  uint32_t enough = (*curve)[high].nprobe;
+  uint32_t too_few = high == 0 ? enough - 1 : (*curve)[high - 1].nprobe;
+  while (enough - too_few > std::max(1u, enough / 20)) {
+    const uint32_t middle = too_few + (enough - too_few) / 2;
+    double recall = 0;
+    uint64_t lists = 0;
+    QUASH_RETURN_IF_ERROR(EvaluateProbes(middle, &recall, &lists));
+    recall = std::clamp<double>(recall, (*curve)[high - 1].recall, (*curve)[high].recall);
+    curve->insert(curve->begin() + high, {middle, static_cast<float>(recall)});
+    if (recall >= request_.target_recall) {
+      enough = middle;
+    } else {
+      too_few = middle;
+      ++high;
+    }
+  }
+  found->setting.nprobe = enough;
+  found->setting.adaptive = true;
+  return Evaluate(found->setting, &found->outcome);
+}
+
+// With a partition index: few lists and adaptive widths, or some more lists and
+// narrow widths, whichever is faster. Else, or where lists do not reach the target,
+// narrow widths over every row.
+Status Measurement::FindForTarget(MeasureReport* report, Outcome* outcome) {
+  const double target = request_.target_recall;
+  std::vector<RecallPoint> curve;
+  double recall_target = 1;
+  Found best;
+  bool reached = false;
+  // A GPU scans every row.
+  if (snapshot_.gpu == nullptr) {
+    const Status status = FindCurve(&curve);
+    if (!status.ok() && status.code() != QUASH_UNSUPPORTED) return status;
+    reached = status.ok() && curve.back().recall >= target;
+  }
+  if (curve.empty()) {
+    curve = snapshot_.widths.recall_curve;
+    recall_target = snapshot_.widths.recall_target;
+  }
+  if (reached) {
+    QUASH_RETURN_IF_ERROR(FindNprobe(&curve, &best));
+    reached = best.outcome.recall >= target;
+    // What names this number of lists on the curve; 1 would name every row.
+    const double at_nprobe = RecallOf(curve, best.setting.nprobe);
+    double named = at_nprobe < 1 ? at_nprobe : target;
+    for (const double share : {1 / 3.0, 2 / 3.0}) {
+      const double wider = target + share * (1 - target);
+      Setting base;
+      base.nprobe = NprobeFor(curve, wider);
+      base.widths.planes = 1;
+      if (base.nprobe <= best.setting.nprobe) continue;
+      Found other;
+      QUASH_RETURN_IF_ERROR(FindCandidates(base, &other));
+      if (other.outcome.recall < target) continue;
+      if (reached && other.outcome.search_us >= best.outcome.search_us) continue;
+      best = std::move(other);
+      reached = true;
+      named = wider;
+    }
+    if (reached) recall_target = named;
+  }
+  if (!reached) {
+    best = Found();
+    QUASH_RETURN_IF_ERROR(FindForEveryRow(&best));
+  }
+  report->keep = best.setting.widths;
+  report->keep.recall_curve = std::move(curve);
+  report->keep.recall_target = recall_target;
+  report->widths = best.setting.adaptive ? best.outcome.used : best.setting.widths;
+  *outcome = std::move(best.outcome);
   return Status();
 }
 
@@ -241,24 +430,11 @@ SearchWidths Measurement::WidthsInForce() const {
 }
 
 Status Measurement::Run(MeasureReport* report) {
-  QUASH_RETURN_IF_ERROR(FindTruth());
   Outcome outcome;
   if (request_.target_recall > 0) {
-    QUASH_RETURN_IF_ERROR(FindCandidates(1, &report->widths, &outcome));
-    if (snapshot_.spec->bits >= 2) {
-      SearchWidths two_planes;
-      Outcome other;
-      QUASH_RETURN_IF_ERROR(FindCandidates(2, &two_planes, &other));
-      const bool reaches = other.recall >= request_.target_recall;
-      if (reaches &&
-          (outcome.recall < request_.target_recall || other.search_us < outcome.search_us)) {
-        report->widths = two_planes;
-        outcome = std::move(other);
-      }
-    }
-    report->keep = report->widths;
+    QUASH_RETURN_IF_ERROR(FindForTarget(report, &outcome));
   } else {
-    QUASH_RETURN_IF_ERROR(Evaluate(SearchWidths(), &outcome));
+    QUASH_RETURN_IF_ERROR(Evaluate(Setting(), &outcome));
     report->widths = outcome.used;
     report->keep = WidthsInForce();
   }
@@ -267,10 +443,19 @@ Status Measurement::Run(MeasureReport* report) {
   report->exact_us = Median(exact_us_);
   report->search_us = outcome.search_us;
   report->queries = nq_;
+  report->nprobe = static_cast<uint64_t>(std::llround(outcome.nprobe));
   for (SearchWidths* widths : {&report->widths, &report->keep}) {
     widths->measured_k = static_cast<uint32_t>(request_.k);
     widths->measured_recall = outcome.recall;
   }
+  return Status();
+}
+
+Status CheckRequest(const Snapshot& snapshot, const MeasureRequest& request) {
+  if (snapshot.live_rows == 0) {
+    return Error(QUASH_INVALID, "\"{}\" is empty, expected rows to measure", snapshot.spec->name);
+  }
+  if (request.k == 0) return Error(QUASH_INVALID, "k is 0, expected 1 to {}", QUASH_K_MAX);
   return Status();
 }
 
@@ -282,18 +467,35 @@ Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
     return Error(QUASH_INVALID, "measuring needs a rerank tier, \"{}\" has rerank none",
                  snapshot.spec->name);
   }
-  if (snapshot.live_rows == 0) {
-    return Error(QUASH_INVALID, "\"{}\" is empty, expected rows to measure", snapshot.spec->name);
-  }
-  if (request.k == 0) return Error(QUASH_INVALID, "k is 0, expected 1 to {}", QUASH_K_MAX);
+  QUASH_RETURN_IF_ERROR(CheckRequest(snapshot, request));
   if (!(request.target_recall >= 0 && request.target_recall <= 1)) {
     return Error(QUASH_INVALID, "target_recall is {}, expected 0 to 1", request.target_recall);
   }
+  // Doubling and bisecting take about ten rounds for each number of planes or lists.
+  const uint64_t rounds =
+      request.target_recall == 0 ? 1 : snapshot.partitions == nullptr ? 20 : 40;
   Measurement measurement(snapshot, request, progress);
-  QUASH_RETURN_IF_ERROR(measurement.Prepare());
+  QUASH_RETURN_IF_ERROR(measurement.Prepare(rounds));
+  QUASH_RETURN_IF_ERROR(measurement.FindTruth(/*timed=*/true));
   MeasureReport result;
   QUASH_RETURN_IF_ERROR(measurement.Run(&result));
-  *report = result;
+  *report = std::move(result);
+  return Status();
+}
+
+Status MeasureRecallCurve(const Snapshot& snapshot, const MeasureRequest& request,
+                          const std::function<bool(uint64_t, uint64_t)>& progress,
+                          std::vector<RecallPoint>* curve) {
+  QUASH_RETURN_IF_ERROR(CheckRequest(snapshot, request));
+  if (snapshot.partitions == nullptr) {
+    return Error(QUASH_UNSUPPORTED, "\"{}\" has no partition index", snapshot.spec->name);
+  }
+  Measurement measurement(snapshot, request, progress);
+  QUASH_RETURN_IF_ERROR(measurement.Prepare(/*rounds=*/15));
+  QUASH_RETURN_IF_ERROR(measurement.FindTruth(/*timed=*/false));
+  std::vector<RecallPoint> result;
+  QUASH_RETURN_IF_ERROR(measurement.FindCurve(&result));
+  *curve = std::move(result);
   return Status();
 }
 

@@ -1,10 +1,11 @@
-// Measures the recall of the staged search against the exact tier, and finds
-// the smallest widths that reach a target.
+// Measures the recall of the search against the exact tier, and finds the smallest
+// widths and the fewest lists that reach a target.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "libquashdb/snapshot.h"
 #include "libquashdb/status.h"
@@ -16,7 +17,7 @@ struct MeasureRequest {
   const float* queries = nullptr;  // [nq, dim] float32, checked by the caller
   size_t nq = 0;
   size_t k = 10;
-  double target_recall = 0;  // in (0, 1]: search for widths; 0: measure those in force
+  double target_recall = 0;  // in (0, 1]: search for widths; 0: measure what is in force
   uint64_t seed = 0;         // of the sample
   uint32_t threads = 0;      // as in SearchPlan
 };
@@ -27,11 +28,13 @@ struct MeasureReport {
   double exact_us = 0;    // median per query
   double search_us = 0;   // median per query
   size_t queries = 0;
+  uint64_t nprobe = 0;    // lists probed, mean; 0: every row was looked at
   // Widths measured or found. Where the search adapts them to each query,
   // the medians of what it used.
   SearchWidths widths;
-  // What to keep as the collection's default: `widths` if a target was given,
-  // else those in force, either way with measured_k and measured_recall.
+  // What to keep as the collection's default: what was found for a target, else
+  // what is in force, either way with measured_k and measured_recall. A
+  // partitioned collection's has the recall curve and the target of its lists.
   SearchWidths keep;
 };
 
@@ -42,5 +45,14 @@ struct MeasureReport {
 // rows.
 Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
                const std::function<bool(uint64_t, uint64_t)>& progress, MeasureReport* report);
+
+// Recall by probed lists, with adaptive widths: 1, 2, 4, ... lists, in smaller
+// steps between recall 0.8 and 0.999, up to recall 0.9995 or all lists. With
+// rerank none, against a search of every row instead of the exact tier. Of the
+// request target_recall plays no role. QUASH_UNSUPPORTED if searches of the
+// snapshot probe no lists, else as Measure().
+Status MeasureRecallCurve(const Snapshot& snapshot, const MeasureRequest& request,
+                          const std::function<bool(uint64_t, uint64_t)>& progress,
+                          std::vector<RecallPoint>* curve);
 
 }  // namespace quash

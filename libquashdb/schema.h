@@ -72,6 +72,7 @@ struct SearchWidths {
   uint32_t measured_k = 0;
   double measured_recall = -1;  // -1: never measured
   std::vector<RecallPoint> recall_curve;  // both ascending; empty: never measured
+  double recall_target = 0;  // of searches that name none; 0: kDefaultRecall
 };
 
 }  // namespace quash

@@ -388,6 +388,12 @@ Status StoredCollection::Stats(quash_collection_info* out) const {
     info.rerank_bytes += segment.meta().rerank_bytes;
     info.resident_bytes += segment.resident_bytes();
   }
+  if (snapshot->partitions != nullptr) {
+    info.lists = snapshot->partitions->num_lists();
+    info.indexed_rows = snapshot->partitions->num_rows();
+    info.list_bytes = snapshot->partitions->stored_bytes();
+    info.resident_bytes += snapshot->partitions->memory_bytes();
+  }
   *out = info;
   return Status();
 }

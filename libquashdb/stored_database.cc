@@ -533,6 +533,9 @@ Status StoredDatabase::StatsJson(std::string* out) const {
                          {"rerank_bytes", info.rerank_bytes},
                          {"resident_bytes", info.resident_bytes},
                          {"hot_bytes", info.hot_bytes},
+                         {"lists", info.lists},
+                         {"indexed_rows", info.indexed_rows},
+                         {"list_bytes", info.list_bytes},
                          {"generation", info.generation}}));
   }
   *out = JsonObject({{"path", directory_->path()},

@@ -167,6 +167,8 @@ struct SearchOptions {
   std::uint32_t candidates = 0;         // 0: chosen
   std::uint32_t rerank_candidates = 0;  // 0: chosen
   std::uint32_t planes = 0;             // 0: chosen
+  std::uint32_t nprobe = 0;             // lists probed; 0: by recall
+  double recall = 0;                    // of a partitioned collection; 0: the default, 1: every row
   std::uint32_t include = 0;            // QUASH_INCLUDE_ flags
   std::uint32_t threads = 0;            // 0: as at open
   // Paging: rows after (score, id), the last row of the page before.
@@ -293,6 +295,8 @@ inline quash_search_options MakeSearchOptions(const SearchOptions& options) {
   made.candidates = options.candidates;
   made.rerank_candidates = options.rerank_candidates;
   made.planes = options.planes;
+  made.nprobe = options.nprobe;
+  made.recall = options.recall;
   made.include = options.include;
   made.threads = options.threads;
   if (options.after_int) {

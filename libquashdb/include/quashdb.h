@@ -231,6 +231,10 @@ typedef struct quash_collection_options {
   uint64_t seed;           /* of the rotation; default 42 */
   const quash_field *fields; /* [num_fields] */
   size_t num_fields;
+  uint64_t partition_rows; /* live rows from which the collection is partitioned: a
+                              search then reads the lists nearest to the query
+                              instead of every row. 0: the default, 100,000;
+                              UINT64_MAX: never; QUASH_INVALID from 1 to 999 */
 } quash_collection_options;
 
 QUASH_API void quash_collection_options_init(quash_collection_options *options);
@@ -254,9 +258,9 @@ QUASH_API quash_status quash_collection_drop(quash_db *db, const char *name);
 QUASH_API quash_status quash_collection_list(quash_db *db, char **out_json);
 
 /* JSON object {"name","dim","metric","id_type","bits","rerank","rotation",
- * "seed","rows","fields":[{"name","type"}]}, and "gpu":
+ * "seed","partition_rows","rows","fields":[{"name","type"}]}, and "gpu":
  * {"device","name","budget_bytes","used_bytes"} if attached; quash_free(). Types and enums by
- * their lower-case names ("string[]", "cosine", "f16"). */
+ * their lower-case names ("string[]", "cosine", "f16"); "partition_rows" is null for never. */
 QUASH_API quash_status quash_collection_describe(quash_collection *collection, char **out_json);
 
 /* Adds a nullable metadata field; existing rows hold null. */
@@ -277,8 +281,12 @@ typedef struct quash_collection_info {
   uint64_t code_bytes;        /* stored codes and scales */
   uint64_t rerank_bytes;      /* stored rerank tier */
   uint64_t resident_bytes;    /* of both and of columns and ids, in memory now */
-  uint64_t hot_bytes;         /* what every search reads: first plane and scales */
+  uint64_t hot_bytes;         /* first plane and scales: what a search of every row reads */
   uint64_t generation;        /* rises with every committed change */
+  uint64_t lists;             /* of the partition index; 0: there is none yet */
+  uint64_t indexed_rows;      /* in lists, deleted ones included; the others are
+                                 scanned by every search */
+  uint64_t list_bytes;        /* stored lists and centroids */
 } quash_collection_info;
 
 QUASH_API quash_status quash_collection_stats(quash_collection *collection,
@@ -393,6 +401,15 @@ typedef struct quash_search_options {
   float cursor_score;
   int64_t cursor_int_id;
   const char *cursor_string_id;
+  /* Of a partitioned collection; others, and searches that are exact, have a
+   * min_score or a cursor, or match few rows, look at every row. */
+  uint32_t nprobe;            /* lists probed per query, at most those there are;
+                                 0: as many as `recall` needs */
+  double recall;              /* share of the true best k to find, in (0, 1]; nprobe
+                                 follows from the recall measured when the lists were
+                                 made, or by the last quash_measure() applied.
+                                 0: the target of the latter, else 0.99; 1: every
+                                 row. QUASH_INVALID outside [0, 1] */
 } quash_search_options;
 
 QUASH_API void quash_search_options_init(quash_search_options *options);
@@ -433,7 +450,12 @@ QUASH_API quash_status quash_query_run(quash_query *query, const float *queries,
 /* JSON object on the last run (quash_query_run): "device" ("cpu", "gpu:0", or
  * "gpu:0+cpu" where some queries went back to the CPU), "gpu_note" (why, or null),
  * "kernel",
- * "mode", "rows", "matching_rows", "selectivity", "filter",
+ * "mode" ("partitions", "staged": every row, "direct": few matches, "exact"),
+ * "rows", "matching_rows", "selectivity", "filter",
+ * "lists" (there are, 0 without an index), "nprobe" (probed, mean over queries),
+ * "recall_target", "indexed_rows", "recall_at_nprobe" (measured; null unless lists
+ * were probed and measured),
+ * "candidates", "rerank_candidates", "planes",
  * "stages":[{"name","rows_in","rows_out","bytes"}], "bytes_read",
  * "elapsed_us", "measured_recall" (null until quash_measure());
  * quash_free(). QUASH_MISUSE before the first run. */
@@ -511,8 +533,9 @@ typedef struct quash_measure_options {
                            each left out of its own results */
   size_t nq;
   size_t k;             /* default 10 */
-  double target_recall; /* > 0: find the smallest widths that reach it */
-  int apply;            /* keep the widths found as the collection's default */
+  double target_recall; /* > 0: find the smallest widths that reach it, and with a
+                           partition index the fewest lists */
+  int apply;            /* keep what was found as the collection's default */
   uint64_t seed;
 } quash_measure_options;
 
@@ -526,11 +549,12 @@ typedef struct quash_measure_report {
   uint32_t rerank_candidates;
   uint32_t planes;
   size_t queries;
+  uint32_t nprobe;            /* lists probed, mean; 0: every row was looked at */
 } quash_measure_report;
 
 QUASH_API void quash_measure_options_init(quash_measure_options *options);
 
-/* Compares the staged search with the exact tier on the user's own vectors.
+/* Compares the search with the exact tier on the user's own vectors.
  * QUASH_INVALID with rerank none or an empty collection. */
 QUASH_API quash_status quash_measure(quash_collection *collection,
                                      const quash_measure_options *options,

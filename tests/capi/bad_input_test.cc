@@ -230,6 +230,10 @@ TEST_CASE("search options") {
   refuse(codes.get(), QUASH_INVALID, "planes is 2");
   options.include = 8;
   refuse(f.c.get(), QUASH_INVALID, "include");
+  for (const double recall : {-0.01, 1.01, std::nan(""), -std::numeric_limits<double>::infinity()}) {
+    options.recall = recall;
+    refuse(f.c.get(), QUASH_INVALID, "recall is");
+  }
   options.exact = 1;
   refuse(codes.get(), QUASH_INVALID, "rerank none");
   options.has_cursor = 1;
@@ -298,6 +302,10 @@ TEST_CASE("collection options and names") {
   refuse(std::string(256, 'x').c_str(), QUASH_LIMIT, "255");
   options.dim = 0;
   refuse("x", QUASH_INVALID, "dim is 0");
+  for (const uint64_t rows : {1, 999}) {
+    options.partition_rows = rows;
+    refuse("x", QUASH_INVALID, "expected 0 or at least 1000");
+  }
   options.dim = QUASH_DIM_MAX + 1;
   refuse("x", QUASH_LIMIT, "dim is 65537");
   options.dim = UINT32_MAX;

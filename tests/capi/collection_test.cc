@@ -73,6 +73,38 @@ TEST_CASE("describe gives every setting by its name") {
   CHECK(description["fields"][5] == nlohmann::json{{"name", "sizes"}, {"type", "int[]"}});
 }
 
+TEST_CASE("partition_rows is kept; callers of an older header get the default") {
+  const TempDir dir;
+  Db db = Open(dir / "a.qdb");
+  quash_collection_options options;
+  quash_collection_options_init(&options);
+  options.dim = 4;
+  const auto create = [&](const char* name, uint64_t partition_rows, size_t struct_size) {
+    options.partition_rows = partition_rows;
+    options.struct_size = struct_size;
+    REQUIRE_OK(quash_collection_create(db.get(), name, &options, nullptr));
+  };
+  create("default", 0, sizeof(options));
+  create("least", 1000, sizeof(options));
+  create("large", UINT64_MAX - 1, sizeof(options));
+  create("never", UINT64_MAX, sizeof(options));
+  create("older", 5, offsetof(quash_collection_options, partition_rows));
+  const auto check = [&] {
+    const auto stored = [&](const char* name) {
+      return Describe(OpenCollection(db.get(), name).get()).at("partition_rows");
+    };
+    CHECK(stored("default") == 100000);
+    CHECK(stored("least") == 1000);
+    CHECK(stored("large") == UINT64_MAX - 1);
+    CHECK(stored("never").is_null());
+    CHECK(stored("older") == 100000);
+  };
+  check();
+  db.reset();
+  db = Open(dir / "a.qdb");
+  check();
+}
+
 TEST_CASE("statistics follow the rows") {
   const TempDir dir;
   const Db db = Open(dir / "a.qdb");
@@ -95,6 +127,9 @@ TEST_CASE("statistics follow the rows") {
   CHECK(full.rows == 5000);
   CHECK(full.dead_rows == 0);
   CHECK(full.generation > empty.generation);
+  CHECK(full.lists == 0);  // fewer rows than partition_rows
+  CHECK(full.indexed_rows == 0);
+  CHECK(full.list_bytes == 0);
   REQUIRE_OK(quash_compact(db.get()));
   const quash_collection_info sealed = stats();
   CHECK(sealed.segments >= 1);

@@ -50,6 +50,29 @@ TEST_CASE("search_into gives what search gives, padded") {
                              nullptr));
 }
 
+TEST_CASE("recall and nprobe play no role without an index; older callers have neither") {
+  const Filled f;
+  const auto query = RandomVectors(1, kDim, 6);
+  quash_search_options options;
+  quash_search_options_init(&options);
+  const auto ids = [&] {
+    quash_result* raw = nullptr;
+    REQUIRE_OK(quash_search(f.c.get(), query.data(), 1, 10, &options, &raw));
+    return IntIds(Result(raw).get());
+  };
+  const std::vector<int64_t> expected = ids();
+  for (const double recall : {0.01, 1.0}) {
+    options.recall = recall;
+    for (const uint32_t nprobe : {0u, 1u, UINT32_MAX}) {
+      options.nprobe = nprobe;
+      CHECK(ids() == expected);
+    }
+  }
+  options.recall = 55;  // refused if it were read
+  options.struct_size = offsetof(quash_search_options, nprobe);
+  CHECK(ids() == expected);
+}
+
 TEST_CASE("a batch of queries gives what each alone gives, on any number of threads") {
   const Filled f;
   const auto queries = RandomVectors(40, kDim, 6);
@@ -163,6 +186,11 @@ TEST_CASE("a prepared query runs often, sees new rows and explains itself") {
   CHECK(explain.at("matching_rows") == 400);
   CHECK(explain.at("selectivity") == doctest::Approx(0.1));
   CHECK(explain.at("measured_recall").is_null());
+  CHECK(explain.at("lists") == 0);
+  CHECK(explain.at("nprobe") == 0);
+  CHECK(explain.at("indexed_rows") == 0);
+  CHECK(explain.at("recall_target").is_null());
+  CHECK(explain.at("recall_at_nprobe").is_null());
   CHECK(explain.at("elapsed_us").get<double>() > 0);
   CHECK(explain.at("bytes_read").get<uint64_t>() > 0);
   const std::string mode = explain.at("mode");

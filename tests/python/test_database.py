@@ -202,6 +202,7 @@ def test_options_are_kept(db):
             "rerank": "int8",
             "rotation": "dense",
             "seed": 2**64 - 1,
+            "partition_rows": 100000,
             "rows": 0,
             "fields": [
                 {"name": "b", "type": "bool"},
@@ -234,6 +235,10 @@ def test_options_are_kept(db):
         ({"rotation": "x"}, ValueError, "rotation"),
         ({"dim": 5000, "rotation": "dense"}, quashdb.LimitError, "dense"),
         ({"seed": -1}, ValueError, "seed"),
+        ({"partition_rows": 0}, ValueError, "partition_rows is 0"),
+        ({"partition_rows": 999}, ValueError, "partition_rows is 999"),
+        ({"partition_rows": 2**64}, quashdb.LimitError, "partition_rows"),
+        ({"partition_rows": "x"}, TypeError, "partition_rows"),
         ({"seed": 2**64}, quashdb.LimitError, "seed"),
         ({"fields": {"a b": int}}, ValueError, "a b"),
         ({"fields": {"id": int}}, ValueError, "id"),

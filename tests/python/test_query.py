@@ -280,6 +280,29 @@ def test_explain(points):
     assert all(stage["rows_in"] >= stage["rows_out"] for stage in explained["stages"])
 
 
+def test_recall_and_nprobe(points):
+    vectors = random_vectors(3)
+    expected = points.query(vectors, 5).ids
+    for options in ({"recall": 0.5}, {"recall": 1}, {"nprobe": 3}, {"recall": 0.9, "nprobe": 1}):
+        assert np.array_equal(points.query(vectors, 5, **options).ids, expected)
+        assert np.array_equal(points.search(vectors, 5, **options)[0], expected)
+        with points.prepare(**options) as prepared:
+            assert np.array_equal(prepared.run(vectors, 5).ids, expected)
+        explained = points.explain(vectors, 5, **options)
+        assert explained["lists"] == 0 and explained["recall_target"] is None
+    for options, error in (
+        ({"recall": 1.5}, ValueError),
+        ({"recall": -1}, ValueError),
+        ({"recall": float("nan")}, ValueError),
+        ({"recall": "high"}, TypeError),
+        ({"nprobe": -1}, ValueError),
+        ({"nprobe": 2**32}, ValueError),
+        ({"nprobe": 1.5}, TypeError),
+    ):
+        with pytest.raises(error, match=next(iter(options))):
+            points.query(vectors, 5, **options)
+
+
 def test_measure(db):
     collection = db.create_collection("a", 32)
     collection.add(None, random_vectors(2000, 32))

@@ -90,6 +90,7 @@ class CollectionOptions(ctypes.Structure):
         ("seed", c_uint64),
         ("fields", POINTER(Field)),
         ("num_fields", c_size_t),
+        ("partition_rows", c_uint64),
     )
 
 
@@ -112,6 +113,9 @@ class CollectionInfo(ctypes.Structure):
         ("resident_bytes", c_uint64),
         ("hot_bytes", c_uint64),
         ("generation", c_uint64),
+        ("lists", c_uint64),
+        ("indexed_rows", c_uint64),
+        ("list_bytes", c_uint64),
     )
 
 
@@ -168,6 +172,8 @@ class SearchOptions(ctypes.Structure):
         ("cursor_score", c_float),
         ("cursor_int_id", c_int64),
         ("cursor_string_id", c_char_p),
+        ("nprobe", c_uint32),
+        ("recall", c_double),
     )
 
 
@@ -199,6 +205,7 @@ class MeasureReport(ctypes.Structure):
         ("rerank_candidates", c_uint32),
         ("planes", c_uint32),
         ("queries", c_size_t),
+        ("nprobe", c_uint32),
     )
 
 

@@ -35,6 +35,8 @@ def search_options(
     min_score: float | None,
     include: str | Iterable[str] | None,
     exact: bool,
+    recall: float,
+    nprobe: int,
     candidates: int,
     rerank_candidates: int,
     planes: int,
@@ -51,6 +53,10 @@ def search_options(
         options.min_score = _number(min_score, "min_score")
     if include is not None:
         options.include = _convert.include_flags(include)
+    if recall != 0:
+        options.recall = _number(recall, "recall")
+    if nprobe != 0:
+        options.nprobe = _convert.uint(nprobe, "nprobe", _UINT32_MAX)
     if candidates != 0:
         options.candidates = _convert.uint(candidates, "candidates", _UINT32_MAX)
     if rerank_candidates != 0:

@@ -53,9 +53,15 @@ class CollectionStats(NamedTuple):
     resident_bytes: int
     """Codes, rerank tier, columns and ids that are in memory now."""
     hot_bytes: int
-    """What every search reads: the first bit plane and the scales."""
+    """The first bit plane and the scales: what a search of every row reads."""
     generation: int
     """Rises with every committed change."""
+    lists: int
+    """Lists of the partition index; 0: there is none yet."""
+    indexed_rows: int
+    """Rows in lists, deleted ones included; every search scans the others."""
+    list_bytes: int
+    """Stored lists and centroids."""
 
 
 class Measurement(NamedTuple):
@@ -77,3 +83,5 @@ class Measurement(NamedTuple):
     """Bit planes scanned over all rows."""
     queries: int
     """Queries measured."""
+    nprobe: int
+    """Lists probed, mean; 0: every row was looked at."""

@@ -279,6 +279,8 @@ class Collection:
         min_score: float | None = None,
         include: str | Iterable[str] | None = _ROW_INCLUDE,
         exact: bool = False,
+        recall: float = 0,
+        nprobe: int = 0,
         candidates: int = 0,
         rerank_candidates: int = 0,
         planes: int = 0,
@@ -293,6 +295,10 @@ class Collection:
         k: 1 to 16,384.
         min_score: only rows with a score at least this (range search).
         exact: score every matching row from the rerank tier.
+        recall: share of the true best k to find, above 0 to 1, where the
+            collection is partitioned; 1: look at every row; 0: the target of
+            the last measure(apply=True), else 0.99.
+        nprobe: lists to probe there, instead of recall; 0: by recall.
         candidates, rerank_candidates, planes: widths of the stages, for
             experiments; 0: chosen from k, or as measure(apply=True) found.
         threads: 0: as at open.
@@ -303,8 +309,8 @@ class Collection:
         Raises InvalidError for NaN, a wrong dimension or k, LimitError.
         """
         options = search_options(
-            self._id_type, where, min_score, include, exact, candidates,
-            rerank_candidates, planes, threads, after,
+            self._id_type, where, min_score, include, exact, recall, nprobe,
+            candidates, rerank_candidates, planes, threads, after,
         )  # fmt: skip
         queries = _convert.float32(_convert.matrix(vectors, self._dim, "vectors"))
         pointer = ctypes.c_void_p()
@@ -329,6 +335,8 @@ class Collection:
         min_score: float | None = None,
         include: str | Iterable[str] | None = _ROW_INCLUDE,
         exact: bool = False,
+        recall: float = 0,
+        nprobe: int = 0,
         candidates: int = 0,
         rerank_candidates: int = 0,
         planes: int = 0,
@@ -338,8 +346,8 @@ class Collection:
         """As query(), by stored rows, one query for each id. The rows
         themselves are among the results. NotFoundError for an unknown id."""
         options = search_options(
-            self._id_type, where, min_score, include, exact, candidates,
-            rerank_candidates, planes, threads, after,
+            self._id_type, where, min_score, include, exact, recall, nprobe,
+            candidates, rerank_candidates, planes, threads, after,
         )  # fmt: skip
         listed = _convert.IdList(ids, self._id_type)
         pointer = ctypes.c_void_p()
@@ -362,6 +370,8 @@ class Collection:
         *,
         min_score: float | None = None,
         exact: bool = False,
+        recall: float = 0,
+        nprobe: int = 0,
         candidates: int = 0,
         rerank_candidates: int = 0,
         planes: int = 0,
@@ -375,8 +385,8 @@ class Collection:
         out: arrays to write into and return, C order, for int64 ids.
         """
         options = search_options(
-            self._id_type, where, min_score, None, exact, candidates,
-            rerank_candidates, planes, threads, None,
+            self._id_type, where, min_score, None, exact, recall, nprobe,
+            candidates, rerank_candidates, planes, threads, None,
         )  # fmt: skip
         matrix = _convert.float32(_convert.matrix(queries, self._dim, "queries"))
         shape = (len(matrix), check_k(k))
@@ -410,6 +420,8 @@ class Collection:
         min_score: float | None = None,
         include: str | Iterable[str] | None = _ROW_INCLUDE,
         exact: bool = False,
+        recall: float = 0,
+        nprobe: int = 0,
         candidates: int = 0,
         rerank_candidates: int = 0,
         planes: int = 0,
@@ -418,8 +430,8 @@ class Collection:
     ) -> PreparedQuery:
         """A search with these options of query(), checked once and run often."""
         options = search_options(
-            self._id_type, where, min_score, include, exact, candidates,
-            rerank_candidates, planes, threads, after,
+            self._id_type, where, min_score, include, exact, recall, nprobe,
+            candidates, rerank_candidates, planes, threads, after,
         )  # fmt: skip
         return PreparedQuery(self._handle, options, self._dim, self._make_rows)
 
@@ -431,16 +443,20 @@ class Collection:
         *,
         min_score: float | None = None,
         exact: bool = False,
+        recall: float = 0,
+        nprobe: int = 0,
         candidates: int = 0,
         rerank_candidates: int = 0,
         planes: int = 0,
         threads: int = 0,
     ) -> dict[str, Any]:
-        """Runs the query and tells what it did: kernel, mode, selectivity, rows
-        and bytes of each stage, elapsed_us, measured_recall."""
+        """Runs the query and tells what it did: kernel, mode, selectivity, lists
+        probed and their measured recall, rows and bytes of each stage,
+        elapsed_us, measured_recall."""
         with self.prepare(
-            where, min_score=min_score, include=None, exact=exact, candidates=candidates,
-            rerank_candidates=rerank_candidates, planes=planes, threads=threads,
+            where, min_score=min_score, include=None, exact=exact, recall=recall, nprobe=nprobe,
+            candidates=candidates, rerank_candidates=rerank_candidates, planes=planes,
+            threads=threads,
         ) as prepared:  # fmt: skip
             prepared.run(vectors, k)
             return prepared.explain()
@@ -456,12 +472,13 @@ class Collection:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Measurement:
-        """Compares the staged search with the exact one on your own vectors.
+        """Compares the search with the exact one on your own vectors.
 
         queries: [nq, dim]; None: a seeded sample of stored rows, each left out
             of its own results.
-        target_recall: finds the smallest widths that reach it, in (0, 1].
-        apply: keeps the widths found as the collection's default.
+        target_recall: finds the smallest widths, and of a partitioned
+            collection the fewest lists, that reach it, in (0, 1].
+        apply: keeps what was found as the collection's default.
         progress: as Database.set_progress(), for this call.
         Raises InvalidError with rerank "none" or an empty collection.
         """
@@ -519,8 +536,9 @@ class Collection:
 
     def describe(self) -> dict[str, Any]:
         """{"name", "dim", "metric", "id_type", "bits", "rerank", "rotation",
-        "seed", "rows", "fields": [{"name", "type"}]}, and "gpu": {"device",
-        "name", "budget_bytes", "used_bytes"} if one is attached"""
+        "seed", "partition_rows", "rows", "fields": [{"name", "type"}]}, and
+        "gpu": {"device", "name", "budget_bytes", "used_bytes"} if one is
+        attached. partition_rows is None for never."""
         described: dict[str, Any] = _calls.out_json(
             lib.quash_collection_describe, self._handle.pointer
         )

@@ -129,6 +129,7 @@ class Database:
         rotation: Rotation = "hadamard",
         seed: int = 42,
         fields: Mapping[str, FieldType] | None = None,
+        partition_rows: int | None = 100_000,
     ) -> Collection:
         """Creates a collection.
 
@@ -144,6 +145,9 @@ class Database:
         fields: metadata fields and their types: {"year": "int", "tags":
             "string[]"}, or Python's {"year": int, "tags": list[str]}. Every
             field may be null.
+        partition_rows: live rows from which the collection is partitioned, at
+            least 1,000: searches then read the lists nearest to the query
+            instead of every row. None: never.
 
         Raises ExistsError, InvalidError, LimitError, ReadOnlyError.
         """
@@ -156,6 +160,11 @@ class Database:
         options.rerank = _convert.choice(rerank, "rerank", _ffi.RERANKS)
         options.rotation = _convert.choice(rotation, "rotation", _ffi.ROTATIONS)
         options.seed = _convert.uint(seed, "seed", (1 << 64) - 1)
+        options.partition_rows = (
+            (1 << 64) - 1
+            if partition_rows is None
+            else _convert.uint(partition_rows, "partition_rows", (1 << 64) - 1, 1)
+        )
         declared = [
             _ffi.Field(_convert.text(field, "field name"), _convert.field_type(type_, field))
             for field, type_ in (fields or {}).items()
@@ -183,11 +192,12 @@ class Database:
         rotation: Rotation | None = None,
         seed: int | None = None,
         fields: Mapping[str, FieldType] | None = None,
+        partition_rows: int | None = None,
     ) -> Collection:
         """The collection, created with these options, as create_collection(),
         if there is none. Raises ExistsError if there is one that differs from
         an option given, or lacks a field given; fields it has besides do not
-        matter. Without dim a missing collection raises NotFoundError."""
+        matter. partition_rows None is not given. Without dim a missing collection raises NotFoundError."""
         given = {
             "dim": dim,
             "metric": metric,
@@ -196,6 +206,7 @@ class Database:
             "rerank": rerank,
             "rotation": rotation,
             "seed": seed,
+            "partition_rows": partition_rows,
         }
         given = {option: value for option, value in given.items() if value is not None}
         try:
