@@ -84,15 +84,16 @@ def normalized(vectors):
     return vectors / np.where(norms == 0, 1, norms)
 
 
-def load(path):
+def load(path, rows=None):
     """A folder with base.npy (or vectors.npy) and queries.npy, or an HDF5 file of
-    ann-benchmarks (train, test, attribute distance: angular or euclidean)."""
+    ann-benchmarks (train, test, attribute distance: angular or euclidean). rows:
+    of the vectors, only the first so many."""
     path = pathlib.Path(path)
     if path.is_dir():
         names = [name for name in ("base.npy", "vectors.npy") if (path / name).exists()]
         if not names:
             raise ValueError(f"{path}: neither base.npy nor vectors.npy")
-        return Dataset(path.name, loaders.read_npy(path / names[0]),
+        return Dataset(path.name, loaders.read_npy(path / names[0])[:rows],
                        loaders.read_npy(path / "queries.npy"), "cosine")
     import h5py  # pylint: disable=import-outside-toplevel
     with h5py.File(path, "r") as file:
@@ -100,8 +101,8 @@ def load(path):
     metrics = {"angular": "cosine", "euclidean": "l2"}
     if distance not in metrics:
         raise ValueError(f"{path}: distance {distance!r}, expected one of {sorted(metrics)}")
-    return Dataset(path.stem, loaders.read_hdf5(path, "train"), loaders.read_hdf5(path, "test"),
-                   metrics[distance])
+    return Dataset(path.stem, loaders.read_hdf5(path, "train")[:rows],
+                   loaders.read_hdf5(path, "test"), metrics[distance])
 
 
 def machine():
