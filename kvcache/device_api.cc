@@ -171,6 +171,35 @@ quash_kv_status CheckRows(const quash_kv_cuda_rows* rows, const SealFormat& form
   return QUASH_KV_OK;
 }
 
+quash_kv_status CheckAttend(const quash_kv_cuda_attend_args* args, const SealFormat& format) {
+  if (args == nullptr) return IsNull("args");
+  if (args->struct_size != sizeof(*args)) {
+    return SetError(QUASH_KV_INVALID, "args.struct_size is {}, expected {}", args->struct_size,
+                    sizeof(*args));
+  }
+  if (args->q == nullptr || args->out == nullptr || args->workspace == nullptr) {
+    return IsNull("q, out or workspace");
+  }
+  if (args->num_q_heads == 0 || args->num_q_heads % format.num_kv_heads != 0) {
+    return SetError(QUASH_KV_INVALID, "num_q_heads is {}, expected a multiple of {}",
+                    args->num_q_heads, format.num_kv_heads);
+  }
+  if (args->query_tokens == 0 || args->query_tokens > 8) {
+    return SetError(QUASH_KV_INVALID, "query_tokens is {}, expected 1 to 8", args->query_tokens);
+  }
+  if (!std::isfinite(args->scale) || !std::isfinite(args->softcap) || args->softcap < 0) {
+    return SetError(QUASH_KV_INVALID, "scale is {} and softcap {}, expected finite numbers, softcap "
+                    "not negative", args->scale, args->softcap);
+  }
+  if (args->window > INT32_MAX) {
+    return SetError(QUASH_KV_INVALID, "window is {}, expected less than 2^31", args->window);
+  }
+  if (format.type == quash::cuda::RowType::kF32) {
+    return SetError(QUASH_KV_UNSUPPORTED, "attention on a GPU is over bf16 or f16 tokens");
+  }
+  return QUASH_KV_OK;
+}
+
 quash::cuda::RowStrides StridesOf(const quash_kv_cuda_rows& rows) {
   return {rows.seq_stride, rows.head_stride, rows.token_stride};
 }
@@ -273,32 +302,31 @@ quash_kv_status quash_kv_cuda_read(quash_kv_cuda* cuda, const quash_kv_cuda_laye
   });
 }
 
-size_t quash_kv_cuda_workspace_bytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim) {
-  return quash::cuda::DecodeWorkspaceBytes(num_seqs, num_q_heads, head_dim);
+size_t quash_kv_cuda_workspace_bytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim,
+                                     uint32_t query_tokens) {
+  return quash::cuda::DecodeWorkspaceBytes(num_seqs, num_q_heads, head_dim, query_tokens);
 }
 
 quash_kv_status quash_kv_cuda_attend(quash_kv_cuda* cuda, const quash_kv_cuda_layer* layer,
-                                     uint32_t num_q_heads, const void* q, void* out, float* lse,
-                                     float scale, void* workspace, void* stream) {
+                                     const quash_kv_cuda_attend_args* call, void* stream) {
   return WithLayer(cuda, layer, [&](const SequenceState& state) -> quash_kv_status {
     const SealFormat& format = cuda->format;
-    if (q == nullptr || out == nullptr || workspace == nullptr)
-      return IsNull("q, out or workspace");
-    if (num_q_heads == 0 || num_q_heads % format.num_kv_heads != 0) {
-      return SetError(QUASH_KV_INVALID, "num_q_heads is {}, expected a multiple of {}", num_q_heads,
-                      format.num_kv_heads);
-    }
-    if (format.type != quash::cuda::RowType::kBf16) {
-      return SetError(QUASH_KV_UNSUPPORTED, "attention on a GPU is over bf16 tokens");
+    if (const quash_kv_status status = CheckAttend(call, format); status != QUASH_KV_OK) {
+      return status;
     }
     quash::cuda::DecodeArgs args = {};
     args.num_seqs = state.num_seqs;
-    args.num_q_heads = num_q_heads;
+    args.num_q_heads = call->num_q_heads;
     args.num_kv_heads = format.num_kv_heads;
     args.head_dim = format.head_dim;
     args.k_bits = format.k_bits;
     args.v_bits = format.v_bits;
-    args.scale = scale == 0 ? 1 / std::sqrt(static_cast<float>(format.head_dim)) : scale;
+    args.query_tokens = call->query_tokens;
+    args.window = call->window;
+    args.scale =
+        call->scale == 0 ? 1 / std::sqrt(static_cast<float>(format.head_dim)) : call->scale;
+    args.softcap = call->softcap;
+    args.is_half = format.type == quash::cuda::RowType::kF16;
     args.layout = format.layout;
     args.k_rotation = format.k_rotation;
     args.v_rotation = format.v_rotation;
@@ -312,10 +340,11 @@ quash_kv_status quash_kv_cuda_attend(quash_kv_cuda* cuda, const quash_kv_cuda_la
     args.open_v = static_cast<const uint16_t*>(state.open_v);
     args.open_tokens = state.open_tokens;
     args.open_capacity = state.open_capacity;
-    args.q = static_cast<const uint16_t*>(q);
-    args.out = static_cast<uint16_t*>(out);
-    args.lse = lse;
-    args.workspace = workspace;
+    args.sink_tokens = format.sink_tokens;
+    args.q = static_cast<const uint16_t*>(call->q);
+    args.out = static_cast<uint16_t*>(call->out);
+    args.lse = call->lse;
+    args.workspace = call->workspace;
     return Launched(quash::cuda::LaunchDecode(args, static_cast<CUstream_st*>(stream)));
   });
 }

@@ -35,19 +35,22 @@ class RotationTables(ctypes.Structure):
 
 
 class DecodeArgs(ctypes.Structure):
-    _fields_ = ([(name, ctypes.c_uint32) for name in (
-        "num_seqs", "num_q_heads", "num_kv_heads", "head_dim", "k_bits", "v_bits")]
-        + [("scale", ctypes.c_float), ("layout", PageLayout), ("k_rotation", RotationTables),
-           ("v_rotation", RotationTables), ("k_levels", ctypes.c_int8 * 16),
-           ("v_levels", ctypes.c_int8 * 16), ("pages", ctypes.c_void_p),
-           ("block_table", ctypes.c_void_p), ("num_pages", ctypes.c_void_p),
-           ("max_pages", ctypes.c_uint32), ("open_k", ctypes.c_void_p),
-           ("open_v", ctypes.c_void_p), ("open_tokens", ctypes.c_void_p),
-           ("open_capacity", ctypes.c_uint32), ("q", ctypes.c_void_p), ("out", ctypes.c_void_p),
-           ("lse", ctypes.c_void_p), ("workspace", ctypes.c_void_p)])
+    _fields_ = (
+        [(name, ctypes.c_uint32) for name in (
+            "num_seqs", "num_q_heads", "num_kv_heads", "head_dim", "k_bits", "v_bits",
+            "query_tokens", "window")]
+        + [("scale", ctypes.c_float), ("softcap", ctypes.c_float), ("is_half", ctypes.c_bool),
+           ("layout", PageLayout), ("k_rotation", RotationTables), ("v_rotation", RotationTables),
+           ("k_levels", ctypes.c_int8 * 16), ("v_levels", ctypes.c_int8 * 16)]
+        + [(name, ctypes.c_void_p) for name in ("pages", "block_table", "num_pages")]
+        + [("max_pages", ctypes.c_uint32)]
+        + [(name, ctypes.c_void_p) for name in ("open_k", "open_v", "open_tokens")]
+        + [(name, ctypes.c_uint32) for name in ("open_capacity", "sink_tokens")]
+        + [(name, ctypes.c_void_p) for name in ("q", "out", "lse", "workspace")]
+        + [(name, ctypes.c_uint32) for name in ("blocks", "warps")])
 
 
-def make_layout(bits_k, bits_v, heads, d):
+def make_layout(bits_k, bits_v, heads, d, means=True):
     layout, at = PageLayout(), 0
 
     def take(name, size):
@@ -57,10 +60,12 @@ def make_layout(bits_k, bits_v, heads, d):
 
     take("k_codes", PAGE * d * bits_k // 8)
     take("k_scales", 2 * PAGE)
-    take("k_mean", d)
+    if means:
+        take("k_mean", d)
     take("v_codes", PAGE * d * bits_v // 8)
     take("v_scales", 2 * PAGE)
-    take("v_mean", d)
+    if means:
+        take("v_mean", d)
     layout.head_page_bytes = at
     layout.mean_scales = at * heads
     layout.page_bytes = (at * heads + 4 * heads + 15) // 16 * 16
@@ -68,13 +73,19 @@ def make_layout(bits_k, bits_v, heads, d):
 
 
 class Cache:
-    """Random pages and open tokens on the device."""
+    """Random pages and open tokens on the device. `tokens` are those of the longest
+    sequence in pages; with `varied` the others are shorter."""
 
-    def __init__(self, library, seqs, tokens, bits, open_tokens=40, hq=32, hkv=8, d=128, seed=0):
+    def __init__(self, library, seqs, tokens, bits, open_tokens=40, hq=32, hkv=8, d=128, seed=0, *,
+                 query_tokens=1, window=0, softcap=0.0, dtype=torch.bfloat16, sinks=0,
+                 means=True, varied=False, blocks=0, warps=0):
         generator = torch.Generator("cuda").manual_seed(seed)
-        self.library, self.bits, self.d, self.hq, self.hkv = library, bits, d, hq, hkv
+        self.library, self.d, self.hq, self.hkv = library, d, hq, hkv
+        self.bits = k_bits, v_bits = (bits, bits) if isinstance(bits, int) else bits
         self.seqs, self.pages_per_seq = seqs, tokens // PAGE
-        layout = make_layout(bits, bits, hkv, d)
+        self.window, self.softcap, self.query_tokens, self.sinks = (
+            window, softcap, query_tokens, sinks)
+        layout = make_layout(k_bits, v_bits, hkv, d, means)
         self.layout = layout
         n = seqs * max(1, self.pages_per_seq)
         self.pool = torch.randint(0, 256, (n, layout.page_bytes), dtype=torch.uint8, device="cuda",
@@ -91,33 +102,49 @@ class Cache:
         self.pool[:, at:at + 4 * hkv] = floats(n, hkv * 2, scale=0.005).view(torch.uint8)
         self.table = torch.randperm(n, device="cuda", generator=generator).to(torch.int32).view(
             seqs, -1).contiguous()
-        self.num_pages = torch.full((seqs,), self.pages_per_seq, dtype=torch.int32, device="cuda")
         self.capacity = max(open_tokens, 1)
+
+        def counts(most):
+            full = torch.full((seqs,), most, dtype=torch.int32, device="cuda")
+            if varied and seqs > 1:
+                full[1:] = torch.randint(0, most + 1, (seqs - 1,), dtype=torch.int32, device="cuda",
+                                         generator=generator)
+            return full
+        self.num_pages, self.open_tokens = counts(self.pages_per_seq), counts(open_tokens)
+        if query_tokens > 1 or tokens == 0:
+            self.open_tokens.clamp_(min=query_tokens)
         shape = (seqs, self.capacity, hkv, d)
-        self.open_k = torch.randn(shape, device="cuda", generator=generator).bfloat16()
-        self.open_v = torch.randn(shape, device="cuda", generator=generator).bfloat16()
-        self.open_tokens = torch.full((seqs,), open_tokens, dtype=torch.int32, device="cuda")
+        self.open_k = torch.randn(shape, device="cuda", generator=generator).to(dtype)
+        self.open_v = torch.randn(shape, device="cuda", generator=generator).to(dtype)
         self.rotations = []
         for _ in range(2):
             perm = torch.stack([torch.randperm(d, device="cuda", generator=generator)
                                 for _ in range(3)]).to(torch.int16)
             signs = torch.randint(0, 2, (3, d), device="cuda", generator=generator) * 2.0 - 1
             self.rotations.append((perm, (signs / math.sqrt(d)).float().contiguous()))
-        self.q = torch.randn(seqs, hq, d, device="cuda", generator=generator).bfloat16()
+        shape = (seqs, query_tokens, hq, d)
+        self.q = torch.randn(shape, device="cuda", generator=generator).to(dtype)
         self.out = torch.full_like(self.q, float("nan"))
-        self.lse = torch.empty(seqs, hq, device="cuda")
-        self.workspace = torch.zeros(library.quash_bench_decode_workspace(seqs, hq, d),
-                                     dtype=torch.uint8, device="cuda")
-        args = DecodeArgs(seqs, hq, hkv, d, bits, bits, 1 / math.sqrt(d), layout)
+        self.lse = torch.empty(shape[:3], device="cuda")
+        self.workspace = torch.zeros(
+            library.quash_bench_decode_workspace(seqs, hq, d, query_tokens), dtype=torch.uint8,
+            device="cuda")
+        args = DecodeArgs(
+            num_seqs=seqs, num_q_heads=hq, num_kv_heads=hkv, head_dim=d, k_bits=k_bits,
+            v_bits=v_bits, query_tokens=query_tokens, window=window, scale=1 / math.sqrt(d),
+            softcap=softcap, is_half=dtype == torch.float16, layout=layout, blocks=blocks,
+            warps=warps)
         for i, name in enumerate(("k_rotation", "v_rotation")):
             perm, factors = self.rotations[i]
             setattr(args, name, RotationTables(perm.data_ptr(), factors.data_ptr()))
-        for i, level in enumerate(LEVELS[bits]):
-            args.k_levels[i] = args.v_levels[i] = level
+        for name, b in zip(("k_levels", "v_levels"), self.bits):
+            for i, level in enumerate(LEVELS[b]):
+                getattr(args, name)[i] = level
         args.pages, args.block_table = self.pool.data_ptr(), self.table.data_ptr()
         args.num_pages, args.max_pages = self.num_pages.data_ptr(), self.pages_per_seq
         args.open_k, args.open_v = self.open_k.data_ptr(), self.open_v.data_ptr()
         args.open_tokens, args.open_capacity = self.open_tokens.data_ptr(), self.capacity
+        args.sink_tokens = sinks
         args.q, args.out, args.lse = self.q.data_ptr(), self.out.data_ptr(), self.lse.data_ptr()
         args.workspace = self.workspace.data_ptr()
         self.args = args
@@ -139,9 +166,10 @@ class Cache:
             r = h @ (f[:, None] * r[p])
         return r
 
-    def unpack(self, codes, n):
+    @staticmethod
+    def unpack(b, codes, n):
         """[..., row bytes] to sign-magnitude levels [..., n]."""
-        b, codes = self.bits, codes.long()
+        codes = codes.long()
         if b == 4:
             code = torch.cat([codes & 15, codes >> 4], -1)
         else:
@@ -156,65 +184,125 @@ class Cache:
         return levels[index]
 
     def dense(self, seq):
-        """float64 K and V [tokens, hkv, d] of a sequence, in the original space."""
+        """float64 K and V [tokens, hkv, d] of a sequence, in the original space: sinks,
+        pages, open tokens."""
         layout, d = self.layout, self.d
-        pages = self.pool[self.table[seq].long()]
-        n = pages.shape[0]
-        heads = pages[:, :layout.head_page_bytes * self.hkv].view(n, self.hkv, -1)
+        n = int(self.num_pages[seq])
+        pages = self.pool[self.table[seq, :n].long()]
+        heads = pages[:, :layout.head_page_bytes * self.hkv].view(
+            n, self.hkv, layout.head_page_bytes)
         at = layout.mean_scales
         mean_scales = pages[:, at:at + 4 * self.hkv].contiguous().view(torch.float16).view(
             n, self.hkv, 2).double()
+        m = int(self.open_tokens[seq])
+        sinks = min(self.sinks, m)
         parts = []
         for i, name in enumerate("kv"):
+            b = self.bits[i]
             at = getattr(layout, name + "_codes")
-            codes = heads[:, :, at:at + PAGE * d * self.bits // 8]
+            codes = heads[:, :, at:at + PAGE * d * b // 8]
             rows, width = (PAGE, d) if name == "k" else (d, PAGE)
-            levels = self.unpack(codes.reshape(n, self.hkv, rows, -1), width)
+            levels = self.unpack(b, codes.reshape(n, self.hkv, rows, codes.shape[2] // rows), width)
             if name == "v":
                 levels = levels.transpose(2, 3)
             at = getattr(layout, name + "_scales")
             scales = heads[:, :, at:at + 2 * PAGE].contiguous().view(torch.float16).double()
+            x = levels * scales[..., None]
             at = getattr(layout, name + "_mean")
-            mean = heads[:, :, at:at + d].contiguous().view(torch.int8).double()
-            x = levels * scales[..., None] + (mean * mean_scales[:, :, i, None])[:, :, None]
+            if at:
+                mean = heads[:, :, at:at + d].contiguous().view(torch.int8).double()
+                x = x + (mean * mean_scales[:, :, i, None])[:, :, None]
             x = x @ self.rotation(i)  # rows of R^T y
-            parts.append(x.transpose(1, 2).reshape(n * PAGE, self.hkv, d))
-        m = int(self.open_tokens[seq])
-        return (torch.cat([parts[0], self.open_k[seq, :m].double()]),
-                torch.cat([parts[1], self.open_v[seq, :m].double()]))
+            x = x.transpose(1, 2).reshape(n * PAGE, self.hkv, d)
+            given = (self.open_k if name == "k" else self.open_v)[seq, :m].double()
+            parts.append(torch.cat([given[:sinks], x, given[sinks:]]))
+        return parts
+
+    def expected(self, seq):
+        """float64 output [query_tokens, hq, d] and lse [query_tokens, hq] of a sequence."""
+        k, v = (x.repeat_interleave(self.hq // self.hkv, 1) for x in self.dense(seq))
+        scores = torch.einsum("qhd,thd->qht", self.q[seq].double(), k) / math.sqrt(self.d)
+        if self.softcap:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        last = torch.arange(k.shape[0] - self.query_tokens, k.shape[0], device="cuda")[:, None]
+        at = torch.arange(k.shape[0], device="cuda")[None]
+        seen = at <= last
+        if self.window:
+            seen &= at > last - self.window
+        scores = scores.masked_fill(~seen[:, None], float("-inf"))
+        return torch.einsum("qht,thd->qhd", scores.softmax(-1), v), scores.logsumexp(-1)
+
+    def errors(self):
+        """Largest relative error of an output and absolute one of an lse, of all sequences."""
+        self.out.fill_(float("nan"))
+        self.run()
+        worst = 0.0, 0.0
+        for seq in range(self.seqs):
+            if int(self.num_pages[seq] + self.open_tokens[seq]) == 0:
+                if self.out[seq].any() or not self.lse[seq].isinf().all():
+                    return math.inf, math.inf
+                continue
+            want, want_lse = self.expected(seq)
+            error = (self.out[seq].double() - want).norm(dim=-1) / want.norm(dim=-1)
+            lse = (self.lse[seq].double() - want_lse).abs()
+            worst = max(worst[0], error.max().item()), max(worst[1], lse.max().item())
+            if error.isnan().any() or lse.isnan().any():
+                return math.nan, math.nan
+        return worst
 
 
 def check(library, quick):
+    """Against float64: every (bits, head_dim, GQA ratio) and length around page edges,
+    then query tokens, windows, caps, dtypes, mixed bits and splits of the work."""
     heads = ((32, 8), (16, 2)) if quick else ((32, 8), (8, 8), (16, 2), (24, 2), (6, 3))
     lengths = ((1, 64, 0), (3, 640, 37), (2, 0, 5))
     if not quick:
-        lengths += ((1, 8192, 64), (5, 1984, 79))
-    worst = 0.0
+        lengths += ((1, 8192, 64), (5, 1984, 79), (70, 192, 20))
+    cases = [dict(bits=bits, d=d, hq=hq, hkv=hkv, seqs=seqs, tokens=tokens, open_tokens=m)
+             for bits in (2, 3, 4) for d in (64, 128, 256) for hq, hkv in heads
+             for seqs, tokens, m in lengths]
+    base = dict(bits=4, d=128, hq=32, hkv=8, seqs=3, tokens=640, open_tokens=90)
     for bits in (2, 3, 4):
-        for d in (64, 128):
-            for hq, hkv in heads:
-                for seqs, tokens, open_tokens in lengths:
-                    cache = Cache(library, seqs, tokens, bits, open_tokens, hq, hkv, d, seed=tokens)
-                    for _ in range(2):
-                        cache.out.fill_(float("nan"))
-                        cache.run()
-                    torch.cuda.synchronize()
-                    for seq in range(seqs):
-                        if tokens:
-                            k, v = cache.dense(seq)
-                        else:
-                            k = cache.open_k[seq, :open_tokens].double()
-                            v = cache.open_v[seq, :open_tokens].double()
-                        k, v = (x.repeat_interleave(hq // hkv, 1) for x in (k, v))
-                        scores = torch.einsum("hd,thd->ht", cache.q[seq].double(), k) / math.sqrt(d)
-                        want = torch.einsum("ht,thd->hd", scores.softmax(-1), v)
-                        error = ((cache.out[seq].double() - want).norm() / want.norm()).item()
-                        lse = (cache.lse[seq].double() - scores.logsumexp(-1)).abs().max().item()
-                        if not (error < 4e-3 and lse < 2e-3):
-                            raise SystemExit(f"wrong: bits {bits} d {d} hq {hq} hkv {hkv} "
-                                             f"seqs {seqs} tokens {tokens}: {error} {lse}")
-                        worst = max(worst, error)
-    print(f"checked: worst relative error {worst:.2e} (bf16 output)")
+        for d in (64, 128, 256):
+            for more in (
+                    dict(query_tokens=2), dict(query_tokens=8, sinks=64), dict(query_tokens=5, hq=8),
+                    dict(window=1), dict(window=100), dict(window=300, query_tokens=3, sinks=16),
+                    dict(window=70, query_tokens=8, open_tokens=12), dict(softcap=3.0),
+                    dict(softcap=20.0, window=200, query_tokens=4, dtype=torch.float16),
+                    dict(dtype=torch.float16), dict(means=False), dict(varied=True, seqs=40),
+                    dict(varied=True, seqs=40, hq=16, hkv=2, query_tokens=2),
+                    dict(open_tokens=0), dict(seqs=1, open_tokens=200, tokens=64),
+                    dict(blocks=1, seqs=9, varied=True), dict(blocks=7, warps=3),
+                    dict(blocks=300, tokens=1920)):
+                if not quick or bits == 4 or d == 128:
+                    cases.append({**base, "bits": bits, "d": d, **more})
+    cases += [{**base, "bits": (4, 2)}, {**base, "bits": (2, 3), "query_tokens": 2}]
+    worst, wrong = (0.0, 0.0), 0
+    for case in cases:
+        error, lse = Cache(library, seed=case["tokens"], **case).errors()
+        bound = 8e-3 if case.get("window", 0) == 1 else 6e-3
+        if not (error < bound and lse < 2e-3):
+            wrong += 1
+            print(f"wrong: {case}: {error} {lse}", flush=True)
+        worst = max(worst[0], error), max(worst[1], lse)
+    if wrong:
+        raise SystemExit(f"{wrong} of {len(cases)} cases are wrong")
+    print(f"checked {len(cases)} cases: worst relative error {worst[0]:.2e} (16-bit output), lse "
+          f"{worst[1]:.2e}")
+
+
+def check_determinism(library):
+    """The same bits, however often it runs."""
+    for bits in (2, 4):
+        cache = Cache(library, 5, 8192, bits, varied=True)
+        results = []
+        for _ in range(20):
+            cache.run()
+            results.append((cache.out.clone(), cache.lse.clone()))
+        for out, lse in results[1:]:
+            if not torch.equal(out, results[0][0]) or not torch.equal(lse, results[0][1]):
+                raise SystemExit("results differ between runs")
+    print("20 runs gave the same bits")
 
 
 def graph_of(calls):
@@ -294,8 +382,10 @@ def main():
     library.quash_bench_decode.restype = ctypes.c_char_p
     library.quash_bench_decode.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     library.quash_bench_decode_workspace.restype = ctypes.c_size_t
+    library.quash_bench_decode_workspace.argtypes = [ctypes.c_uint32] * 4
     arguments.out.mkdir(parents=True, exist_ok=True)
     check(library, arguments.quick)
+    check_determinism(library)
     if arguments.shapes == "none":
         return
     bandwidth = copy_bandwidth()

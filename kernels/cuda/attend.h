@@ -33,9 +33,13 @@ struct PageLayout {
 };
 
 struct DecodeArgs {
-  uint32_t num_seqs, num_q_heads, num_kv_heads, head_dim;  // head_dim 64 or 128
+  uint32_t num_seqs, num_q_heads, num_kv_heads, head_dim;  // head_dim 64, 128 or 256
   uint32_t k_bits, v_bits;                                 // 2, 3 or 4
-  float scale;                                             // of scores
+  uint32_t query_tokens;  // 1..8 of each sequence, its newest tokens; each sees those up to itself
+  uint32_t window;        // a query token sees its last `window` tokens; 0: all
+  float scale;            // of scores
+  float softcap;          // scores become softcap * tanh(score / softcap); 0: off
+  bool is_half;           // open tokens, queries and output are f16, not bf16
   PageLayout layout;
   RotationTables k_rotation, v_rotation;
   int8_t k_levels[16], v_levels[16];  // ascending, of LevelCodebook (host values)
@@ -44,24 +48,29 @@ struct DecodeArgs {
   const int32_t* block_table;  // [num_seqs, max_pages]
   const int32_t* num_pages;    // [num_seqs] sealed pages, all of 64 tokens
   uint32_t max_pages;          // of any sequence; splits are chosen from it
-  // Uncompressed tokens of each sequence (sinks and the open page), bf16.
+  // Uncompressed tokens of each sequence: sinks, which are the oldest, and those
+  // that are newer than the pages.
   const uint16_t* open_k;  // [num_seqs, open_capacity, num_kv_heads, head_dim]
   const uint16_t* open_v;
   const int32_t* open_tokens;  // [num_seqs]
   uint32_t open_capacity;
+  uint32_t sink_tokens;  // where a sequence has pages, so many of its open tokens are sinks
 
-  const uint16_t* q;  // [num_seqs, num_q_heads, head_dim] bf16
+  const uint16_t* q;  // [num_seqs, query_tokens, num_q_heads, head_dim]
   uint16_t* out;      // the same
-  float* lse;         // [num_seqs, num_q_heads] or null
+  float* lse;         // [num_seqs, query_tokens, num_q_heads] or null
   void* workspace;    // DecodeWorkspaceBytes(), zeroed once by the caller
+
+  uint32_t blocks, warps;  // of the launch; 0: chosen
 };
 
-// Enough for any DecodeArgs of these sizes. 0 and false on sizes that the
-// kernels do not take.
-size_t DecodeWorkspaceBytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim);
+// Enough for any DecodeArgs of these sizes; 0 for a head_dim that the kernels do
+// not take.
+size_t DecodeWorkspaceBytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim,
+                            uint32_t query_tokens);
 
-// Null, or what is wrong. Up to 4 or 8 query heads share a KV head; more are
-// served in several passes.
+// Null, or what is wrong. Up to 8 (query token, head) pairs of a KV head share a
+// pass over its pages.
 const char* LaunchDecode(const DecodeArgs& args, CUstream_st* stream);
 
 }  // namespace quash::cuda

@@ -20,6 +20,22 @@ struct LevelTable {
   uint32_t lo, hi;
 };
 
+// Of 2^bits ascending levels, symmetric around 0.
+inline LevelTable MakeLevelTable(uint32_t bits, const int8_t* ascending) {
+  const uint32_t half = 1u << (bits - 1);
+  uint32_t words[2] = {0, 0};
+  for (uint32_t i = 0; i < 8; ++i) {
+    int entry = 0;
+    if (bits == 4) {
+      entry = (ascending[half + i] - 1) / 2;
+    } else if (i < 2 * half) {
+      entry = i < half ? ascending[half + i] : ascending[2 * half - 1 - i];
+    }
+    words[i / 4] |= static_cast<uint32_t>(entry & 0xff) << (i % 4 * 8);
+  }
+  return {words[0], words[1]};
+}
+
 // codes [n] in four int8 each, for the A operand of an m16n8k32 product. Slot 2i
 // of a register is the code of byte i's low half, slot 2i + 1 the one n / 2
 // places on.
@@ -53,13 +69,67 @@ __device__ __forceinline__ void DecodeTriples(uint32_t word, uint32_t signs, Lev
   out[3] = Permute(table.lo, table.hi, odd >> 16);
 }
 
-// Where the codes of slot `byte` of register `reg` of k-step `step` lie in a row
-// of n codes: first of the four dims {b, b + n / 2, b + 1, b + n / 2 + 1} (reg 0;
-// reg 1 two further), for thread t = lane % 4.
+// Words of a row that a thread reads at once.
 template <int kBits, int kN>
-__device__ __forceinline__ int StepBase(int t, int step) {
-  if (kBits == 4) return kN / 8 * t + 4 * step;
-  return kN / 16 * t + 4 * (step / 2) + kN / 4 * (step % 2);
+__host__ __device__ constexpr int RowWords() {
+  constexpr int kSteps = kN / 32;
+  return kBits != 4 ? kSteps / 2 : kSteps < 4 ? kSteps : 4;
+}
+
+// Which codes of a row of kN are in register r of k-step s of thread t = lane % 4:
+// with b = StepBase() + 2 r those of b, b + kN / 2, b + 1 and b + kN / 2 + 1.
+template <int kBits, int kN>
+__device__ __forceinline__ int StepBase(int t, int s) {
+  constexpr int kW = RowWords<kBits, kN>();
+  if (kBits == 4) return 16 * kW * (s / kW) + 4 * kW * t + 4 * (s % kW);
+  return 4 * kW * t + 4 * (s / 2) + kN / 4 * (s % 2);
+}
+
+// Where coordinate d is when the bytes of each thread's registers follow each other.
+template <int kBits, int kN>
+__device__ __forceinline__ int OperandOffset(int d) {
+  constexpr int kW = RowWords<kBits, kN>(), kSteps = kN / 32;
+  const int half = d / (kN / 2), j = d % (kN / 2);
+  constexpr int kRun = kBits == 4 ? 16 * kW : kN / 4;
+  const int run = j / kRun, in_run = j % kRun;
+  const int t = in_run / (4 * kW), word = in_run % (4 * kW) / 4;
+  const int s = kBits == 4 ? run * kW + word : 2 * word + run;
+  return 8 * kSteps * t + 8 * s + in_run % 4 / 2 * 4 + in_run % 2 * 2 + half;
+}
+
+template <int kCount>
+__device__ __forceinline__ void LoadWords(const uint8_t* from, uint32_t* to) {
+  if constexpr (kCount >= 4) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const uint4 v = *reinterpret_cast<const uint4*>(from + 4 * i);
+      to[i] = v.x, to[i + 1] = v.y, to[i + 2] = v.z, to[i + 3] = v.w;
+    }
+  } else if constexpr (kCount == 2) {
+    const uint2 v = *reinterpret_cast<const uint2*>(from);
+    to[0] = v.x, to[1] = v.y;
+  } else {
+    to[0] = *reinterpret_cast<const uint32_t*>(from);
+  }
+}
+
+// A row of kN int8, such as a mean, as operand A: register r of step s at 2 s + r.
+template <int kBits, int kN>
+__device__ __forceinline__ void LoadBytes(const uint8_t* row, int t, uint32_t* out) {
+  constexpr int kW = RowWords<kBits, kN>(), kSteps = kN / 32;
+  constexpr int kRun = kBits == 4 ? 16 * kW : kN / 4;
+#pragma unroll
+  for (int run = 0; run < kSteps / kW; ++run) {
+    uint32_t lo[kW], hi[kW];
+    LoadWords<kW>(row + kRun * run + 4 * kW * t, lo);
+    LoadWords<kW>(row + kRun * run + 4 * kW * t + kN / 2, hi);
+#pragma unroll
+    for (int w = 0; w < kW; ++w) {
+      const int s = kBits == 4 ? run * kW + w : 2 * w + run;
+      out[2 * s] = Permute(lo[w], hi[w], 0x5140);
+      out[2 * s + 1] = Permute(lo[w], hi[w], 0x7362);
+    }
+  }
 }
 
 // One row of kN codes in shared memory, the part of thread t: kN / 32 steps of two registers.
@@ -72,11 +142,15 @@ struct RowPart {
   uint32_t signs[kBits == 3 ? kWords : 1];
 
   __device__ __forceinline__ void Load(const uint8_t* row, int t) {
-    LoadWords(row + 4 * kWords * t, words);
+    constexpr int kW = RowWords<kBits, kN>();
+#pragma unroll
+    for (int first = 0; first < kWords; first += kW) {
+      LoadWords<kW>(row + 16 * first + 4 * kW * t, words + first);
+    }
     if constexpr (kBits == 3) {
       // A row of kN / 8 sign bytes; the upper half of the threads reads the same
       // bytes one bit further.
-      LoadWords(row + kN / 4 + 4 * kWords * (t % 2), signs);
+      LoadWords<kWords>(row + kN / 4 + 4 * kWords * (t % 2), signs);
     }
   }
 
@@ -92,20 +166,6 @@ struct RowPart {
       } else {
         DecodeCrumbs(words[w], table, out + 4 * w);
       }
-    }
-  }
-
- private:
-  template <int kCount>
-  __device__ static __forceinline__ void LoadWords(const uint8_t* from, uint32_t (&to)[kCount]) {
-    if constexpr (kCount == 4) {
-      const uint4 v = *reinterpret_cast<const uint4*>(from);
-      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-    } else if constexpr (kCount == 2) {
-      const uint2 v = *reinterpret_cast<const uint2*>(from);
-      to[0] = v.x, to[1] = v.y;
-    } else {
-      to[0] = *reinterpret_cast<const uint32_t*>(from);
     }
   }
 };

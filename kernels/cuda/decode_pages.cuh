@@ -1,9 +1,9 @@
-// What a block does for one sequence and KV head. One warp takes a page at a
-// time: scores of 64 tokens by int8 tensor-core products of code rows with the
-// query, an online softmax, and value sums by products of code columns with the
-// probabilities. Queries and probabilities are split in a high and a low byte,
-// which fill neighbouring columns of the product, so that a thread holds both
-// parts of what it computes.
+// A warp's running softmax over the pages of a unit: scores of 64 tokens by int8
+// tensor-core products of code rows with the queries, and value sums by products
+// of code columns with the probabilities. Queries and probabilities are split in
+// a high and a low byte, which fill neighbouring columns of the product, so that
+// a thread holds both parts of what it computes. With g = lane / 4 and t =
+// lane % 4 a thread has query t of each tile and tokens 4 g .. 4 g + 3 and 32 on.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -12,538 +12,393 @@
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/decode_codes.cuh"
+#include "kernels/cuda/decode_merge.cuh"
 #include "kernels/cuda/decode_state.cuh"
-#include "kernels/cuda/page_copier.cuh"
+#include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/warp_math.cuh"
-#include "kernels/cuda/warp_rotation.cuh"
 
 namespace quash::cuda {
 
+__device__ __forceinline__ float Cap(float x, const KernelArgs& args) {
+  return args.cap * (1 - __fdividef(2.0f, 1 + Exp2(2 * kLog2E * args.inverse_cap * x)));
+}
+
 template <int kKBits, int kVBits, int kDim, int kTiles>
-class Decoder {
+class PageState {
  public:
-  using Shared = SharedState<kKBits, kVBits, kDim, kTiles>;
-  static constexpr int kHeads = Shared::kHeads;
+  using S = Shape<kKBits, kVBits, kDim, kTiles>;
+  static constexpr int kQueries = S::kQueries;
   static constexpr int kSteps = kDim / 32;
   static constexpr int kDimTiles = kDim / 16;
+  static constexpr int kPer = kDim / 32;
+  static constexpr int kMeanWords = kPer > 4 ? kPer / 4 : 1;
   using KRow = RowPart<kKBits, kDim>;
   using VRow = RowPart<kVBits, 64>;
 
-  __device__ Decoder(const KernelArgs& args, Shared& shared, const Segment& segment)
-      : args_(args.a),
-        shared_(shared),
-        warp_(threadIdx.x / 32),
-        lane_(threadIdx.x % 32),
-        g_(lane_ / 4),
-        t_(lane_ % 4),
-        seq_(segment.seq),
-        kv_head_(segment.row / args.passes),
-        group_(args_.num_q_heads / args_.num_kv_heads),
-        first_in_group_(segment.row % args.passes * kHeads) {}
+  __device__ PageState(const KernelArgs& args, int lane, uint8_t* scratch)
+      : args_(args),
+        lane_(lane),
+        g_(lane / 4),
+        t_(lane % 4),
+        scratch_(scratch) {
 
-  // Query heads past the group are zero and thrown away at the end.
-  __device__ bool HeadExists(int head) const { return first_in_group_ + head < group_; }
-  __device__ size_t QRow(int head) const {
-    return static_cast<size_t>(seq_) * args_.num_q_heads + kv_head_ * group_ + first_in_group_ +
-           head;
+    // Rows that are read together lie in different banks.
+    const int flip = kKBits == 4 ? 0 : kKBits == 3 ? ((g_ ^ g_ >> 1) & 1) * 2 : (g_ & 1) * 2;
+    first_token_ = 4 * g_ + flip;
+    second_token_ = 4 * g_ + 2 - flip;
   }
 
-  // Rotated and as bytes, by all warps.
-  __device__ void PrepareQuery() {
-    const typename WarpRotation<kDim>::Tables tables(args_.k_rotation, lane_);
-    for (int head = warp_; head < kHeads; head += kWarps) {
-      float* rotated = reinterpret_cast<float*>(shared_.probabilities[warp_]);
-      for (int i = lane_; i < kDim; i += 32) {
-        const float q = HeadExists(head) ? BfToFloat(args_.q[QRow(head) * kDim + i]) : 0.0f;
-        rotated[i] = q * args_.scale * kLog2E;
-      }
-      WarpRotation<kDim>::Apply(rotated, tables, lane_);
-      float largest = 0;
-      for (int i = lane_; i < kDim; i += 32) largest = fmaxf(largest, fabsf(rotated[i]));
-      for (int step = 1; step < 32; step *= 2) {
-        largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, step));
-      }
-      const float inverse = largest > 0 ? kIntMax / largest : 0.0f;
-      int sum = 0;
-      for (int i = lane_; i < kDim; i += 32) {
-        const int x = __float2int_rn(rotated[i] * inverse);
-        const int hi = (x + 64) >> 7;
-        shared_.bytes[2 * head][i] = static_cast<int8_t>(hi);
-        shared_.bytes[2 * head + 1][i] = static_cast<int8_t>(x - (hi << 7));
-        sum += x;
-      }
-      for (int step = 1; step < 32; step *= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
-      if (lane_ == 0) {
-        shared_.query_scale[head] = largest / kIntMax;
-        shared_.query_sum[head] = sum;
-      }
-      __syncwarp();
+  __device__ void Reset() {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      top_[tile] = -INFINITY, mass_[tile] = 0, common_[tile] = 0;
+#pragma unroll
+      for (int i = 0; i < 2 * kDimTiles; ++i) acc_[tile][i] = 0;
     }
-    __syncthreads();
+#pragma unroll
+    for (int x = 0; x < kQueries; ++x) {
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) mean_acc_[x][i] = 0;
+    }
   }
 
-  // phase  bit per stage: parity of the copies waited for so far
-  __device__ void Pages(uint32_t begin, uint32_t end, uint32_t& phase) {
-    const PageLayout& layout = args_.layout;
-    const int32_t* table = args_.block_table + static_cast<size_t>(seq_) * args_.max_pages;
-    const size_t head_offset = static_cast<size_t>(kv_head_) * layout.head_page_bytes;
-    // Pages of this warp come one after the other through its stages.
-    const auto copier = [&](uint32_t stage) {
-      return PageCopier(shared_.warps[warp_].stages[stage], &shared_.barriers[warp_][stage],
-                        layout.head_page_bytes, lane_);
-    };
-    // The 16 bytes with this head's mean scales come along. Ids are read ahead.
-    const size_t means_offset = layout.mean_scales + kv_head_ / 4 * 16;
-    const auto id_of = [&](uint32_t p) { return begin < end ? __ldg(table + min(p, end - 1)) : 0; };
-    const auto start = [&](uint32_t stage, uint32_t p, int32_t id) {
-      if (p < end) {
-        const uint8_t* page = args_.pages + static_cast<size_t>(id) * layout.page_bytes;
-        copier(stage).Start(page + head_offset, page + means_offset);
-      } else {
-        copier(stage).StartNothing();
-      }
-    };
-    PageCopier::Fence();
-#pragma unroll
-    for (int i = 0; i < kStages; ++i) {
-      const uint32_t p = begin + warp_ + i * kWarps;
-      start(i, p, id_of(p));
-    }
-    PrepareQuery();
-    uint32_t b[kTiles][2 * kSteps];
-    float query_scale[kTiles];
-    int query_sum[kTiles];
+  __device__ void LoadQuery(const typename S::Query& query) {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const int8_t* column = shared_.bytes[8 * tile + g_];
-#pragma unroll
-      for (int s = 0; s < kSteps; ++s) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int at = StepBase<kKBits, kDim>(t_, s) + 2 * r;
-          b[tile][2 * s + r] =
-              static_cast<uint8_t>(column[at]) | static_cast<uint8_t>(column[at + kDim / 2]) << 8 |
-              static_cast<uint8_t>(column[at + 1]) << 16 |
-              static_cast<uint32_t>(static_cast<uint8_t>(column[at + kDim / 2 + 1])) << 24;
-        }
-      }
-      query_scale[tile] = shared_.query_scale[kTileHeads * tile + t_];
-      query_sum[tile] = shared_.query_sum[kTileHeads * tile + t_];
+      LoadWords<2 * kSteps>(
+          reinterpret_cast<const uint8_t*>(query.bytes[8 * tile + g_]) + 8 * kSteps * t_, b_[tile]);
+      query_scale_[tile] = query.scale[kTileQueries * tile + t_];
+      query_sum_[tile] = kKBits == 4 ? query.sum[kTileQueries * tile + t_] : 0;
     }
-    const LevelTable k_table = MakeTable<kKBits>(args_.k_levels);
-    const LevelTable v_table = MakeTable<kVBits>(args_.v_levels);
-    uint8_t* probabilities = shared_.probabilities[warp_];
+  }
 
-    float acc[kTiles][2 * kDimTiles] = {};
-    float mean_acc[kHeads][kDim / 32] = {};
-    float top[kTiles], mass[kTiles];
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) top[tile] = -INFINITY, mass[tile] = 0;
-
-    int32_t next_id = id_of(begin + warp_ + kStages * kWarps);
-    uint32_t stage = 0;
-    for (uint32_t p = begin + warp_; p < end; p += kWarps) {
-      copier(stage).template Wait<kStages - 1>(phase >> stage);
-      phase ^= 1u << stage;
-      const uint8_t* head = shared_.warps[warp_].stages[stage];
-      const __half2 mean_scales =
-          reinterpret_cast<const __half2*>(head + layout.head_page_bytes)[kv_head_ % 4];
-
-      // ---- Scores ----
-      float mean_score[kTiles] = {};
-      if (layout.k_mean != 0) {
-        int32_t c[kTiles][4] = {};
-#pragma unroll
-        for (int s = 0; s < kSteps; ++s) {
-          uint32_t lo = 0, hi = 0;
-          if (g_ == 0) {
-            const uint8_t* mean = head + layout.k_mean + StepBase<kKBits, kDim>(t_, s);
-            lo = *reinterpret_cast<const uint32_t*>(mean);
-            hi = *reinterpret_cast<const uint32_t*>(mean + kDim / 2);
-          }
-          const uint32_t a0 = Permute(lo, hi, 0x5140), a2 = Permute(lo, hi, 0x7362);
-#pragma unroll
-          for (int tile = 0; tile < kTiles; ++tile) {
-            Product(c[tile], a0, 0, a2, 0, b[tile][2 * s], b[tile][2 * s + 1]);
-          }
-        }
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          const int dot = __shfl_sync(kAllLanes, 128 * c[tile][0] + c[tile][1], t_);
-          mean_score[tile] = static_cast<float>(dot) * __low2float(mean_scales);
-        }
-      }
-      float scores[kTiles][8];
-      const uint8_t* k_codes = head + layout.k_codes + g_ * KRow::kRowBytes;
-      const auto* k_scales = reinterpret_cast<const __half*>(head + layout.k_scales) + g_;
-#pragma unroll
-      for (int m = 0; m < 4; ++m) {
-        uint32_t rows[2][2 * kSteps];
-        const float2 scale = {__half2float(k_scales[16 * m]), __half2float(k_scales[16 * m + 8])};
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          KRow row;
-          row.Load(k_codes + (16 * m + 8 * h) * KRow::kRowBytes, t_);
-          row.Decode(k_table, t_, rows[h]);
-        }
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          int32_t c[4] = {};
-#pragma unroll
-          for (int s = 0; s < kSteps; ++s) {
-            Product(c, rows[0][2 * s], rows[1][2 * s], rows[0][2 * s + 1], rows[1][2 * s + 1],
-                    b[tile][2 * s], b[tile][2 * s + 1]);
-          }
-          int dots[2] = {128 * c[0] + c[1], 128 * c[2] + c[3]};
-          if (kKBits == 4) {
-            dots[0] = 2 * dots[0] + query_sum[tile];
-            dots[1] = 2 * dots[1] + query_sum[tile];
-          }
-          scores[tile][2 * m] =
-              query_scale[tile] * (static_cast<float>(dots[0]) * scale.x + mean_score[tile]);
-          scores[tile][2 * m + 1] =
-              query_scale[tile] * (static_cast<float>(dots[1]) * scale.y + mean_score[tile]);
-        }
-      }
-
-      // ---- Softmax ----
-      float prob_scale[kTiles];
-      int prob_sum[kTiles];
-      const auto* v_scale_words = reinterpret_cast<const __half*>(head + layout.v_scales) + g_;
-      float v_scales[8];
-#pragma unroll
-      for (int x = 0; x < 8; ++x) v_scales[x] = __half2float(v_scale_words[8 * x]);
-      const uint32_t v_mean = layout.v_mean != 0 ? LoadMean(head + layout.v_mean) : 0;
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        float largest = scores[tile][0];
-#pragma unroll
-        for (int x = 1; x < 8; ++x) largest = fmaxf(largest, scores[tile][x]);
-        largest = ReduceRows(largest, Max());
-        if (__any_sync(kAllLanes, largest > top[tile])) {
-          const float new_top = fmaxf(top[tile], largest);
-          const float factor = Exp2(top[tile] - new_top);
-          top[tile] = new_top;
-          mass[tile] *= factor;
-#pragma unroll
-          for (int i = 0; i < 2 * kDimTiles; ++i) acc[tile][i] *= factor;
-          if (layout.v_mean != 0) {
-#pragma unroll
-            for (int h = 0; h < kTileHeads; ++h) {
-              const float of_head = __shfl_sync(kAllLanes, factor, h);
-#pragma unroll
-              for (int i = 0; i < kDim / 32; ++i) mean_acc[kTileHeads * tile + h][i] *= of_head;
-            }
-          }
-        }
-        float sum = 0, weighted[8], peak = 0;
-#pragma unroll
-        for (int x = 0; x < 8; ++x) {
-          const float probability = Exp2(scores[tile][x] - top[tile]);
-          sum += probability;
-          weighted[x] = probability * v_scales[x];
-          peak = fmaxf(peak, weighted[x]);
-        }
-        mass[tile] += sum;
-        if (layout.v_mean != 0) {
-          const float page_mass = ReduceRows(sum, Add()) * __high2float(mean_scales);
-#pragma unroll
-          for (int h = 0; h < kTileHeads; ++h) {
-            const float of_head = __shfl_sync(kAllLanes, page_mass, h);
-#pragma unroll
-            for (int i = 0; i < kDim / 32; ++i) {
-              mean_acc[kTileHeads * tile + h][i] += of_head * ByteToFloat(v_mean, i);
-            }
-          }
-        }
-        peak = ReduceRows(peak, Max());
-        const float inverse = peak > 0 ? __fdividef(kIntMax, peak) : 0.0f;
-        prob_scale[tile] = peak * (1 / kIntMax);
-        int total = 0;
-        uint8_t* column = probabilities + (8 * tile + 2 * t_) * kProbStride;
-#pragma unroll
-        for (int x = 0; x < 8; ++x) {
-          const int value = RoundToInt(weighted[x] * inverse);
-          const int high = (value + 64) >> 7;
-          const int at = ProbabilityOffset(8 * x + g_);
-          column[at] = static_cast<uint8_t>(high);
-          column[kProbStride + at] = static_cast<uint8_t>(value - (high << 7));
-          total += value;
-        }
-        prob_sum[tile] = kVBits == 4 ? ReduceRows(total, Add()) : 0;
-      }
-      __syncwarp();
-
-      // ---- Values ----
-      const uint8_t* v_codes = head + layout.v_codes + g_ * VRow::kRowBytes;
-      uint4 columns[kTiles];
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        columns[tile] = *reinterpret_cast<const uint4*>(probabilities +
-                                                        (8 * tile + g_) * kProbStride + 16 * t_);
-      }
-#pragma unroll
-      for (int m = 0; m < kDimTiles; ++m) {
-        uint32_t rows[2][4];
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          VRow row;
-          row.Load(v_codes + (16 * m + 8 * h) * VRow::kRowBytes, t_);
-          row.Decode(v_table, t_, rows[h]);
-        }
-#pragma unroll
-        for (int tile = 0; tile < kTiles; ++tile) {
-          int32_t c[4] = {};
-          Product(c, rows[0][0], rows[1][0], rows[0][1], rows[1][1], columns[tile].x,
-                  columns[tile].y);
-          Product(c, rows[0][2], rows[1][2], rows[0][3], rows[1][3], columns[tile].z,
-                  columns[tile].w);
-          int sums[2] = {128 * c[0] + c[1], 128 * c[2] + c[3]};
-          if (kVBits == 4) {
-            sums[0] = 2 * sums[0] + prob_sum[tile];
-            sums[1] = 2 * sums[1] + prob_sum[tile];
-          }
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {
-            acc[tile][2 * m + h] += static_cast<float>(sums[h]) * prob_scale[tile];
-          }
-        }
-      }
-      __syncwarp();
-      start(stage, p + kStages * kWarps, next_id);
-      next_id = id_of(p + (kStages + 1) * kWarps);
-      stage = (stage + 1) % kStages;
-    }
-
+  // A rotated vector in scratch that stands for softmax mass `mass` at `top` (of
+  // query x) becomes the state, which was empty.
+  __device__ void Adopt(int x, float top, float mass) {
+    const float* vector = reinterpret_cast<const float*>(scratch_);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const int head = kTileHeads * tile + t_;
-      mass[tile] = ReduceRows(mass[tile], Add());
-      if (g_ == 0) {
-        shared_.part_max[warp_][head] = top[tile];
-        shared_.part_sum[warp_][head] = mass[tile];
+      if (x != kTileQueries * tile + t_) continue;
+      top_[tile] = top;
+      mass_[tile] = g_ == 0 ? mass : 0;
+#pragma unroll
+      for (int i = 0; i < 2 * kDimTiles; ++i) acc_[tile][i] = vector[8 * i + g_];
+    }
+    __syncwarp();
+  }
+
+  // Which tokens of the pages every query of the unit sees.
+  struct Seen {
+    int from, until;
+  };
+  __device__ static Seen SeenByAll(const UnitQueries<kQueries>& unit, const SeqWork& work) {
+    const DecodeArgs& args = unit.args.a;
+    const int sinks = static_cast<int>(work.Sinks(args));
+    return {unit.Sees(args.query_tokens - 1, work.Length()).begin - sinks,
+            unit.Sees(0, work.Length()).end - sinks};
+  }
+
+  // Whether Page<true>() has to take a page.
+  __device__ __forceinline__ bool NeedsRules(uint32_t page, Seen seen) const {
+    const int begin = static_cast<int>(kPageTokens * page);
+    return begin < seen.from || begin + static_cast<int>(kPageTokens) > seen.until ||
+           args_.cap != 0;
+  }
+
+  // head  a head page in shared memory, mean scales behind it
+  // walk  at its unit
+  // kRules: scores are capped and masked
+  template <bool kRules>
+  __device__ __forceinline__ void Page(const uint8_t* head, uint32_t page, uint32_t kv_head,
+                                       const Walk* walk) {
+    const PageLayout& layout = args_.a.layout;
+    const __half2 mean_scales =
+        reinterpret_cast<const __half2*>(head + layout.head_page_bytes)[kv_head % 4];
+    float scores[kTiles][8];  // of tokens m, h at 2 m + h
+    Scores(head, __low2float(mean_scales), scores);
+
+    float unit_scale[kTiles];  // of those scores
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) unit_scale[tile] = query_scale_[tile];
+    if constexpr (kRules) {
+      if (args_.cap != 0) {
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+          for (int x = 0; x < 8; ++x) {
+            scores[tile][x] = Cap(scores[tile][x] * unit_scale[tile], args_);
+          }
+          unit_scale[tile] = 1;
+        }
       }
+      Mask(static_cast<int>(kPageTokens * page), *walk, scores);
+    }
+
+    // ---- Softmax ----
+    // Probabilities relative to the page's largest, times the value scales, become
+    // integers of 15 bits; 2^shift makes the most of them.
+    float v_scales[8], v_most;
+    LoadScales(head + layout.v_scales, v_scales, &v_most);
+    const int exponent = static_cast<int>(__float_as_uint(ReduceRows(v_most, Max())) >> 23);
+    const int shift = min(141 - exponent, 40);
+    uint32_t v_mean[kMeanWords];
+    if (layout.v_mean != 0) LoadMean(head + layout.v_mean, v_mean);
+    float weight[kTiles];
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      float largest = scores[tile][0];
+#pragma unroll
+      for (int x = 1; x < 8; ++x) largest = fmaxf(largest, scores[tile][x]);
+      largest = ReduceRows(largest, Max()) * unit_scale[tile];
+      if (__any_sync(kAllLanes, largest > top_[tile])) Raise(tile, largest);
+      const bool none = largest == -INFINITY;  // seen of this page
+      const float base = none ? 0.0f : largest - static_cast<float>(shift);
+      weight[tile] = none ? 0.0f : Exp2(base - top_[tile]);
+      float sum = 0;
+      uint32_t values[8], total = 0;
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const float probability = Exp2(fmaf(scores[tile][x], unit_scale[tile], -base));
+        sum += probability;
+        values[x] = __float_as_uint(fmaf(probability, v_scales[x], 8388608.0f));
+        if (kVBits == 4) total += values[x];
+      }
+      sum *= weight[tile];
+      if (layout.v_mean != 0) {
+        sum = ReduceRows(sum, Add());
+        AddMean(tile, sum * __high2float(mean_scales), v_mean);
+        if (g_ != 0) sum = 0;
+      }
+      mass_[tile] += sum;
+      if (kVBits == 4) {
+        common_[tile] += weight[tile] * static_cast<float>(total - 8u * 0x4b000000u);
+        weight[tile] *= 2;
+      }
+      StoreProbabilities(tile, values);
+    }
+    __syncwarp();
+    Values(head, weight);
+  }
+
+  // Leaves the part of the unit, in the rotated space: out [kQueries, kDim], and
+  // for each query its top and mass.
+  __device__ __forceinline__ void Store(float* out, float* top, float* mass) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const int query = kTileQueries * tile + t_;
+      mass_[tile] = ReduceRows(mass_[tile], Add());
+      if (kVBits == 4) common_[tile] = ReduceRows(common_[tile], Add());
+      if (g_ == 0) top[query] = top_[tile], mass[query] = mass_[tile];
 #pragma unroll
       for (int i = 0; i < 2 * kDimTiles; ++i) {
-        shared_.warps[warp_].out[head][8 * i + g_] = acc[tile][i];
+        out[query * kDim + 8 * i + g_] = acc_[tile][i] + (kVBits == 4 ? common_[tile] : 0.0f);
       }
     }
-    if (layout.v_mean == 0) return;
+    if (args_.a.layout.v_mean == 0) return;
     __syncwarp();
 #pragma unroll
-    for (int head = 0; head < kHeads; ++head) {
+    for (int x = 0; x < kQueries; ++x) {
+      LaneValues<kDim> values;
+      values.Load(out + x * kDim, lane_);
 #pragma unroll
-      for (int i = 0; i < kDim / 32; ++i) {
-        shared_.warps[warp_].out[head][kDim / 32 * lane_ + i] += mean_acc[head][i];
-      }
-    }
-  }
-
-  // Uncompressed tokens in float32: eight lanes share a token, so a warp takes
-  // four at a time.
-  __device__ void OpenTokens() {
-    for (int head = 0; head < kHeads; head += kOpenHeads) OpenTokens(head);
-  }
-
-  __device__ void OpenTokens(int first_head) {
-    constexpr int kLanes = 8;
-    constexpr int kPer = kDim / kLanes;
-    const int part = lane_ % kLanes;
-    const int tokens = args_.open_tokens[seq_];
-    float query[kOpenHeads][kPer], acc[kOpenHeads][kPer] = {};
-    float top[kOpenHeads], mass[kOpenHeads] = {};
-#pragma unroll
-    for (int h = 0; h < kOpenHeads; ++h) {
-      top[h] = -INFINITY;
-      const int head = first_head + h;
-      if (HeadExists(head)) LoadBf(args_.q + QRow(head) * kDim + part * kPer, query[h]);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) {
-        query[h][i] = HeadExists(head) ? query[h][i] * args_.scale * kLog2E : 0.0f;
-      }
-    }
-    const size_t token_stride = static_cast<size_t>(args_.num_kv_heads) * kDim;
-    const size_t base = static_cast<size_t>(seq_) * args_.open_capacity * token_stride +
-                        kv_head_ * kDim + part * kPer;
-    for (int first = 4 * warp_; first < tokens; first += 4 * kWarps) {
-      const int token = first + lane_ / kLanes;
-      const bool exists = token < tokens;
-      const size_t at = base + (exists ? token : 0) * token_stride;
-      float key[kPer], value[kPer];
-      LoadBf(args_.open_k + at, key);
-      LoadBf(args_.open_v + at, value);
-#pragma unroll
-      for (int h = 0; h < kOpenHeads; ++h) {
-        float score = 0;
-#pragma unroll
-        for (int i = 0; i < kPer; ++i) score += key[i] * query[h][i];
-#pragma unroll
-        for (int step = 1; step < kLanes; step *= 2) {
-          score += __shfl_xor_sync(kAllLanes, score, step);
-        }
-        if (!exists) score = -INFINITY;
-        const float new_top = fmaxf(top[h], score);
-        const float factor = new_top == -INFINITY ? 0.0f : Exp2(top[h] - new_top);
-        const float probability = new_top == -INFINITY ? 0.0f : Exp2(score - new_top);
-        top[h] = new_top;
-        mass[h] = mass[h] * factor + probability;
-#pragma unroll
-        for (int i = 0; i < kPer; ++i) acc[h][i] = acc[h][i] * factor + probability * value[i];
-      }
-    }
-    // The four token groups of the warp.
-#pragma unroll
-    for (int h = 0; h < kOpenHeads; ++h) {
-      float all_top = top[h];
-      for (int step = kLanes; step < 32; step *= 2) {
-        all_top = fmaxf(all_top, __shfl_xor_sync(kAllLanes, all_top, step));
-      }
-      const float factor = top[h] == -INFINITY ? 0.0f : Exp2(top[h] - all_top);
-      float sum = mass[h] * factor;
-      for (int step = kLanes; step < 32; step *= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) {
-        float value = acc[h][i] * factor;
-        for (int step = kLanes; step < 32; step *= 2) {
-          value += __shfl_xor_sync(kAllLanes, value, step);
-        }
-        if (lane_ < kLanes) shared_.warps[warp_].out[first_head + h][part * kPer + i] = value;
-      }
-      if (lane_ == 0) {
-        shared_.part_max[warp_][first_head + h] = all_top;
-        shared_.part_sum[warp_][first_head + h] = sum;
-      }
-    }
-  }
-
-  // Merges the warps and leaves the split's result in `partial`.
-  __device__ void StorePartial(float* partial) {
-    __syncthreads();
-    for (int head = warp_; head < kHeads; head += kWarps) {
-      float top = -INFINITY;
-      for (int w = 0; w < kWarps; ++w) top = fmaxf(top, shared_.part_max[w][head]);
-      float weights[kWarps], sum = 0;
-      for (int w = 0; w < kWarps; ++w) {
-        const float part = shared_.part_max[w][head];
-        weights[w] = part == -INFINITY ? 0.0f : Exp2(part - top);
-        sum += weights[w] * shared_.part_sum[w][head];
-      }
-      float* to = partial + head * PartialFloats<kDim>();
-      if (lane_ == 0) to[0] = top, to[1] = sum;
-      for (int i = lane_; i < kDim; i += 32) {
-        float value = 0;
-        for (int w = 0; w < kWarps; ++w) value += weights[w] * shared_.warps[w].out[head][i];
-        to[2 + i] = value;
-      }
-    }
-  }
-
-  // All partials of a unit, in order, and that of its open tokens, whose values
-  // are not rotated.
-  __device__ void Merge(const float* partials, uint32_t count, const float* open_partial) {
-    const size_t stride = kHeads * PartialFloats<kDim>();
-    const typename WarpRotation<kDim>::Tables tables(args_.v_rotation, lane_);
-    for (int head = warp_; head < kHeads; head += kWarps) {
-      if (!HeadExists(head)) continue;
-      const float* of_head = partials + head * PartialFloats<kDim>();
-      const float* of_open = open_partial + head * PartialFloats<kDim>();
-      constexpr int kPer = kDim / 32;
-      float open[kPer], packed[kPer] = {};
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) open[i] = __ldcg(of_open + 2 + 32 * i + lane_);
-      const float open_top = __ldcg(of_open), open_sum = __ldcg(of_open + 1);
-      float top = open_top;
-      for (uint32_t s = lane_; s < count; s += 32) top = fmaxf(top, __ldcg(of_head + s * stride));
-      for (int step = 1; step < 32; step *= 2) {
-        top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, step));
-      }
-      const auto weight_of = [&](float part_top) {
-        return part_top == -INFINITY ? 0.0f : Exp2(part_top - top);
-      };
-      float sum = 0;
-#pragma unroll 4
-      for (uint32_t s = 0; s < count; ++s) {
-        const float* part = of_head + s * stride;
-        const float weight = weight_of(__ldcg(part));
-        sum += weight * __ldcg(part + 1);
-#pragma unroll
-        for (int i = 0; i < kPer; ++i) packed[i] += weight * __ldcg(part + 2 + 32 * i + lane_);
-      }
-      const float open_weight = weight_of(open_top);
-      sum += open_weight * open_sum;
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) open[i] *= open_weight;
-      float* values = reinterpret_cast<float*>(shared_.probabilities[warp_]);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) values[32 * i + lane_] = packed[i];
-      WarpRotation<kDim>::ApplyInverse(values, tables, lane_);
-      const float inverse = sum > 0 ? 1 / sum : 0.0f;
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) {
-        args_.out[QRow(head) * kDim + 32 * i + lane_] =
-            FloatToBf((values[32 * i + lane_] + open[i]) * inverse);
-      }
-      if (args_.lse != nullptr && lane_ == 0) {
-        args_.lse[QRow(head)] = (top + log2f(sum)) / kLog2E;
-      }
-      __syncwarp();
+      for (int i = 0; i < kPer; ++i) values.of[i] += mean_acc_[x][i];
+      values.Store(out + x * kDim, lane_);
     }
   }
 
  private:
-  template <int kCount>
-  static __device__ __forceinline__ void LoadBf(const uint16_t* from, float (&to)[kCount]) {
+  // Of token m, h at 2 m + h, and this thread's largest.
+  __device__ __forceinline__ void LoadScales(const uint8_t* from, float (&to)[8],
+                                             float* most) const {
+    const auto* scales = reinterpret_cast<const __half*>(from);
+    __half2 all[4];
 #pragma unroll
-    for (int i = 0; i < kCount; i += 8) {
-      const uint4 v = __ldg(reinterpret_cast<const uint4*>(from + i));
-      const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+    for (int pair = 0; pair < 2; ++pair) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        to[i + 2 * j] = __uint_as_float(words[j] << 16);
-        to[i + 2 * j + 1] = __uint_as_float(words[j] & 0xffff0000u);
+      for (int h = 0; h < 2; ++h) {
+        const __half2 two = *reinterpret_cast<const __half2*>(
+            scales + (pair == 0 ? first_token_ : second_token_) + 32 * h);
+        to[4 * pair + h] = __low2float(two);
+        to[4 * pair + 2 + h] = __high2float(two);
+        all[2 * pair + h] = two;
+      }
+    }
+    if (most == nullptr) return;
+    const __half2 two = __hmax2(__hmax2(all[0], all[1]), __hmax2(all[2], all[3]));
+    *most = fmaxf(__low2float(two), __high2float(two));
+  }
+
+  __device__ __forceinline__ void Scores(const uint8_t* head, float mean_scale,
+                                         float (&scores)[kTiles][8]) const {
+    const PageLayout& layout = args_.a.layout;
+    float mean_score[kTiles] = {};
+    if (layout.k_mean != 0) {
+      // All rows of A are the mean, so that every thread has its query's.
+      uint32_t mean[2 * kSteps];
+      LoadBytes<kKBits, kDim>(head + layout.k_mean, t_, mean);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        int32_t c[4] = {};
+#pragma unroll
+        for (int s = 0; s < kSteps; ++s) {
+          Product(c, mean[2 * s], mean[2 * s], mean[2 * s + 1], mean[2 * s + 1], b_[tile][2 * s],
+                  b_[tile][2 * s + 1]);
+        }
+        mean_score[tile] =
+            static_cast<float>(256 * c[0] + c[1]) * (kKBits == 4 ? 0.5f : 1.0f) * mean_scale;
+      }
+    }
+    float scales[8];
+    LoadScales(head + layout.k_scales, scales, nullptr);
+    const uint8_t* first = head + layout.k_codes + first_token_ * KRow::kRowBytes;
+    const uint8_t* second = head + layout.k_codes + (second_token_ - 2) * KRow::kRowBytes;
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      uint32_t rows[2][2 * kSteps];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        KRow row;
+        row.Load((m < 2 ? first : second) + (m + 32 * h) * KRow::kRowBytes, t_);
+        row.Decode(args_.k_table, t_, rows[h]);
+      }
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        int32_t c[4];
+        Product(c, rows[0][0], rows[1][0], rows[0][1], rows[1][1], b_[tile][0], b_[tile][1], 0,
+                query_sum_[tile], 0, query_sum_[tile]);
+#pragma unroll
+        for (int s = 1; s < kSteps; ++s) {
+          Product(c, rows[0][2 * s], rows[1][2 * s], rows[0][2 * s + 1], rows[1][2 * s + 1],
+                  b_[tile][2 * s], b_[tile][2 * s + 1]);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          scores[tile][2 * m + h] = fmaf(static_cast<float>(256 * c[2 * h] + c[2 * h + 1]),
+                                         scales[2 * m + h], mean_score[tile]);
+        }
       }
     }
   }
 
-  // The bytes of this lane's kDim / 32 dims.
-  __device__ __forceinline__ uint32_t LoadMean(const uint8_t* mean) const {
-    if constexpr (kDim == 128) return reinterpret_cast<const uint32_t*>(mean)[lane_];
-    return reinterpret_cast<const uint16_t*>(mean)[lane_];
-  }
-  static __device__ __forceinline__ float ByteToFloat(uint32_t word, int i) {
-    return static_cast<float>(static_cast<int8_t>(word >> (8 * i)));
-  }
-
-  template <int kBits>
-  static __device__ __forceinline__ LevelTable MakeTable(const int8_t* ascending) {
-    constexpr int kHalf = 1 << (kBits - 1);
-    uint32_t words[2] = {0, 0};
+  __device__ __forceinline__ void Mask(int begin, const Walk& walk,
+                                       float (&scores)[kTiles][8]) const {
+    const UnitQueries<kQueries> unit(args_, walk.seq, walk.row);
+    const int at = begin + static_cast<int>(walk.work.Sinks(args_.a));
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      int entry = 0;
-      if (kBits == 4) {
-        entry = (ascending[kHalf + i] - 1) / 2;
-      } else if (i < 2 * kHalf) {
-        entry = i < kHalf ? ascending[kHalf + i] : ascending[2 * kHalf - 1 - i];
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const int query = kTileQueries * tile + t_;
+      const auto range =
+          unit.Sees(unit.Token(unit.Exists(query) ? query : 0), walk.work.Length());
+#pragma unroll
+      for (int x = 0; x < 8; ++x) {
+        const int m = x / 2;
+        const int token = at + (m < 2 ? first_token_ + m : second_token_ + m - 2) + 32 * (x % 2);
+        if (token < range.begin || token >= range.end) scores[tile][x] = -INFINITY;
       }
-      words[i / 4] |= static_cast<uint32_t>(entry & 0xff) << (i % 4 * 8);
     }
-    return {words[0], words[1]};
   }
 
-  // Where the byte of a token goes in a column, for the 16 bytes of thread t to
-  // be its two steps of two registers (StepBase<kVBits, 64>).
-  static __device__ __forceinline__ int ProbabilityOffset(int token) {
-    const int half = token / 32, j = token % 32;
-    const int t = kVBits == 4 ? j / 8 : j % 16 / 4;
-    const int s = kVBits == 4 ? j % 8 / 4 : j / 16;
-    return 16 * t + 8 * s + j % 4 / 2 * 4 + j % 2 * 2 + half;
+  // Scales the sums to a larger maximum.
+  __device__ __forceinline__ void Raise(int tile, float largest) {
+    const float new_top = fmaxf(top_[tile], largest);
+    const float factor = new_top == top_[tile] ? 1.0f : Exp2(top_[tile] - new_top);
+    top_[tile] = new_top;
+    mass_[tile] *= factor;
+    common_[tile] *= factor;
+#pragma unroll
+    for (int i = 0; i < 2 * kDimTiles; ++i) acc_[tile][i] *= factor;
+    if (args_.a.layout.v_mean == 0) return;
+#pragma unroll
+    for (int x = 0; x < kTileQueries; ++x) {
+      const float of_query = __shfl_sync(kAllLanes, factor, x);
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) mean_acc_[kTileQueries * tile + x][i] *= of_query;
+    }
   }
 
-  const DecodeArgs& args_;
-  Shared& shared_;
-  const int warp_, lane_, g_, t_;
-  const uint32_t seq_, kv_head_, group_, first_in_group_;
+  __device__ __forceinline__ void AddMean(int tile, float weight,
+                                          const uint32_t (&mean)[kMeanWords]) {
+    float of_dim[kPer];
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      of_dim[i] = static_cast<float>(static_cast<int8_t>(mean[i / 4] >> (i % 4 * 8)));
+    }
+#pragma unroll
+    for (int x = 0; x < kTileQueries; ++x) {
+      const float of_query = __shfl_sync(kAllLanes, weight, x);
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) mean_acc_[kTileQueries * tile + x][i] += of_query * of_dim[i];
+    }
+  }
+
+  // As columns of operand B: what V's rows have in a register (StepBase<kVBits, 64>)
+  // are the tokens of one thread here.
+  __device__ __forceinline__ void StoreProbabilities(int tile, const uint32_t (&values)[8]) {
+    const int slot = kVBits == 4 ? g_ : 2 * (g_ % 4) + g_ / 4;
+    uint8_t* high = scratch_ + (8 * tile + 2 * t_) * kProbStride + 8 * slot;
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair) {
+      const uint32_t even = Permute(values[4 * pair], values[4 * pair + 1], 0x5140);
+      const uint32_t odd = Permute(values[4 * pair + 2], values[4 * pair + 3], 0x5140);
+      const int at = 2 * ((pair == 0 ? first_token_ : second_token_) & 2);
+      *reinterpret_cast<uint32_t*>(high + at) = Permute(even, odd, 0x7632);
+      *reinterpret_cast<uint32_t*>(high + kProbStride + at) = Permute(even, odd, 0x5410);
+    }
+  }
+
+  __device__ __forceinline__ void Values(const uint8_t* head, const float (&weight)[kTiles]) {
+    const uint8_t* v_codes = head + args_.a.layout.v_codes + g_ * VRow::kRowBytes;
+    uint4 columns[kTiles];
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      columns[tile] = *reinterpret_cast<const uint4*>(scratch_ + (8 * tile + g_) * kProbStride +
+                                                      16 * t_);
+    }
+#pragma unroll
+    for (int m = 0; m < kDimTiles; ++m) {
+      uint32_t rows[2][4];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        VRow row;
+        row.Load(v_codes + (16 * m + 8 * h) * VRow::kRowBytes, t_);
+        row.Decode(args_.v_table, t_, rows[h]);
+      }
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        int32_t c[4];
+        Product<true>(c, rows[0][0], rows[1][0], rows[0][1], rows[1][1], columns[tile].x,
+                      columns[tile].y, 0, 0, 0, 0);
+        Product<true>(c, rows[0][2], rows[1][2], rows[0][3], rows[1][3], columns[tile].z,
+                      columns[tile].w);
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          acc_[tile][2 * m + h] +=
+              static_cast<float>(256 * c[2 * h] + c[2 * h + 1]) * weight[tile];
+        }
+      }
+    }
+  }
+
+  // The bytes of this lane's kPer dims.
+  __device__ __forceinline__ void LoadMean(const uint8_t* mean, uint32_t (&to)[kMeanWords]) const {
+    if constexpr (kPer < 4) {
+      to[0] = reinterpret_cast<const uint16_t*>(mean)[lane_];
+    } else {
+      LoadWords<kMeanWords>(mean + kPer * lane_, to);
+    }
+  }
+
+  const KernelArgs& args_;
+  const int lane_, g_, t_;
+  uint8_t* const scratch_;
+  int first_token_, second_token_;  // of m = 0 and of m = 2; m + 1 is the next one
+  uint32_t b_[kTiles][2 * kSteps];
+  float query_scale_[kTiles];
+  int32_t query_sum_[kTiles];
+  float acc_[kTiles][2 * kDimTiles];  // dims 8 i + g of query t
+  float mean_acc_[kQueries][kPer];    // dims kPer * lane + i
+  float top_[kTiles], mass_[kTiles];  // mass of this thread's tokens
+  float common_[kTiles];              // to be added to all dims
 };
 
 }  // namespace quash::cuda

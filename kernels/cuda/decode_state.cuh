@@ -1,23 +1,23 @@
-// Arguments, work split and shared memory of the decode kernel.
+// Sizes, shared memory and arguments of the decode kernel.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/decode_codes.cuh"
 #include "kernels/cuda/page_copier.cuh"
 
 namespace quash::cuda {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kTileHeads = 4;     // query heads of one product: 8 columns, high and low
-constexpr int kOpenHeads = 2;     // that share one look at the open tokens
-constexpr int kProbStride = 80;   // bytes per column of probabilities: 64 and padding
-constexpr float kIntMax = 16256;  // 127 * 128: the largest hi * 128 + lo
+constexpr int kMaxWarps = 16;      // of a block; 2 * kMaxWarps parts are one ballot
+constexpr int kTileQueries = 4;    // of one product: 8 columns, high and low bytes
+constexpr int kProbStride = 80;    // bytes per column of probabilities: 64 and padding
+constexpr int kOpenChunk = 16;     // open tokens that are taken together
+constexpr uint32_t kChunkItems = 2;  // what they count as, in pages
+constexpr int kStages = 2;         // pages that a warp has in flight
+constexpr uint32_t kMaxSlots = 8;  // units whose queries are prepared together
 constexpr float kLog2E = 1.4426950408889634f;
-
-constexpr int kStages = 2;
 
 // Bytes of a head page with both means, the most there are.
 constexpr uint32_t HeadPageBytes(int k_bits, int v_bits, int dim) {
@@ -25,50 +25,80 @@ constexpr uint32_t HeadPageBytes(int k_bits, int v_bits, int dim) {
                                2 * dim);
 }
 
+// A unit is a sequence, a KV head and up to kQueries of the query vectors that
+// read it (query tokens times heads of the group; more take several passes).
 template <int kKBits, int kVBits, int kDim, int kTiles>
-struct SharedState {
-  static constexpr int kHeads = kTileHeads * kTiles;
-  union PerWarp {
-    uint8_t stages[kStages][HeadPageBytes(kKBits, kVBits, kDim) + PageCopier::kExtra];
-    float out[kHeads][kDim];  // of a segment, when its pages are done
+struct Shape {
+  static constexpr int kQueries = kTileQueries * kTiles;
+  static constexpr uint32_t kStageBytes = HeadPageBytes(kKBits, kVBits, kDim) + PageCopier::kExtra;
+  static constexpr uint32_t kColumnBytes = 2 * kQueries * kProbStride;
+  // Probabilities of a page; at other times one vector that is being rotated.
+  static constexpr uint32_t kScratchBytes = kColumnBytes > 4 * kDim ? kColumnBytes : 4 * kDim;
+  static constexpr uint32_t kWarpBytes = kStages * kStageBytes + kScratchBytes;
+  // What registers allow.
+  static constexpr int kWarps = kTiles > 1 || kDim > 128 ? 8 : 12;
+
+  static constexpr int kWalkWords = 9, kBatchWords = 11;
+
+  // The rotated queries of a unit as bytes, in the order of the products.
+  struct alignas(16) Query {
+    int8_t bytes[2 * kQueries][kDim];
+    float scale[kQueries];
+    int32_t sum[kQueries];
   };
-  alignas(128) PerWarp warps[kWarps];
-  uint64_t barriers[kWarps][kStages];
-  int8_t bytes[2 * kHeads][kDim];  // high and low bytes of the rotated query
-  float query_scale[kHeads];
-  int32_t query_sum[kHeads];
-  // Of a page; at other times scratch of rotations.
-  alignas(16) uint8_t probabilities[kWarps][2 * kHeads * kProbStride];
-  float part_max[kWarps][kHeads], part_sum[kWarps][kHeads];
-  uint64_t items, seq_begin;  // all, and before the first sequence of this block
-  uint32_t first_seq;
-  bool is_last;
+  // What the warps leave of units that others have parts of: their first unit's
+  // part, and their last one's.
+  struct alignas(16) Parts {
+    uint64_t barriers[kMaxWarps][kStages];
+    float top[2 * kMaxWarps][kQueries], sum[2 * kMaxWarps][kQueries];
+    float* out[2 * kMaxWarps];  // [kQueries, kDim]
+    int32_t slot[2 * kMaxWarps];  // of the unit; -1: none
+    uint32_t is_last[2];
+    uint32_t batch[kBatchWords];
+    uint32_t walks[kMaxWarps][2][kWalkWords];  // where a warp's copies are, and its products
+  };
+  static constexpr size_t SharedBytes(uint32_t warps, uint32_t slots) {
+    return sizeof(Parts) + slots * sizeof(Query) + size_t{warps} * kWarpBytes;
+  }
 };
 
-// What a split leaves behind, per head: max, sum, out[kDim].
-template <int kDim>
-__host__ __device__ constexpr size_t PartialFloats() {
-  return kDim + 2;
-}
+// Division of numbers below 2^31 by one that the host knows.
+class Divisor {
+ public:
+  Divisor() = default;
+  explicit Divisor(uint32_t value) : value_(value) {
+    while ((uint64_t{1} << shift_) < value) ++shift_;
+    multiplier_ = static_cast<uint32_t>(
+        (uint64_t{1} << 32) * ((uint64_t{1} << shift_) - value) / value + 1);
+  }
+  __device__ __forceinline__ uint32_t value() const { return value_; }
+  __device__ __forceinline__ uint32_t Divide(uint32_t x) const {
+    return (__umulhi(x, multiplier_) + x) >> shift_;
+  }
+  __device__ __forceinline__ uint32_t Rest(uint32_t x) const { return x - Divide(x) * value_; }
 
-// The work is a line of items: for each unit (sequence, KV head, pass over its
-// query heads) one per page and kOpenItems for the open tokens. Blocks take equal
-// stretches, whatever units they cover, so that one wave of them ends together.
-// Block b leaves its part of unit u in partial b + u, which no other pair has.
-constexpr uint32_t kOpenItems = 8;
+ private:
+  uint32_t value_ = 1, multiplier_ = 0, shift_ = 0;
+};
 
 struct KernelArgs {
   DecodeArgs a;
-  uint32_t passes;     // over the query heads of a KV head
-  float* partials;     // [blocks + units, kHeads, kDim + 2]
-  float* open;         // [units, kHeads, kDim + 2]
+  LevelTable k_table, v_table;
+  Divisor group;          // query heads of a KV head
+  Divisor passes;         // over the queries of a KV head
+  Divisor rows;           // num_kv_heads * passes: units of a sequence
+  Divisor blocks, warps;  // of the launch, and of a block
+  float cap, inverse_cap;  // of scores in log2 units; 0: none
+  uint32_t slots;      // units prepared together, at most kMaxSlots
+  float* partials;     // [blocks + units, kQueries, PartialFloats()]
+  float* spill;        // [units, kQueries, kDim]
   uint32_t* counters;  // [units]
 };
 
-struct Segment {
-  uint32_t seq, row;    // row: KV head and pass
-  uint32_t begin, end;  // pages
-  bool has_open;
-};
+// What a block leaves of a unit, per query: out[kDim], max, sum, padding.
+template <int kDim>
+__host__ __device__ constexpr size_t PartialFloats() {
+  return kDim + 4;
+}
 
 }  // namespace quash::cuda

@@ -31,7 +31,7 @@ void PackScanWeights(const int8_t*, uint32_t, uint32_t, size_t, uint32_t*) {}
 const char* LaunchScan(const ScanArgs&, CUstream_st*) { return kNoCuda; }
 const char* LaunchFinish(const FinishArgs&, CUstream_st*) { return kNoCuda; }
 
-size_t DecodeWorkspaceBytes(uint32_t, uint32_t, uint32_t) { return 0; }
+size_t DecodeWorkspaceBytes(uint32_t, uint32_t, uint32_t, uint32_t) { return 0; }
 const char* LaunchDecode(const DecodeArgs&, CUstream_st*) { return kNoCuda; }
 const char* LaunchAppend(const SealFormat&, const SequenceState&, const void*, const void*,
                          uint32_t, RowStrides, const int32_t*, CUstream_st*) {

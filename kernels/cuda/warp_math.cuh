@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -9,13 +10,48 @@ namespace quash::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
+// d = a * b + c, 16 x 8 x 32 bytes; c0 is of even columns and c1 of odd ones. B is
+// signed or, with kUnsigned, not.
+template <bool kUnsigned = false>
+__device__ __forceinline__ void Product(int32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                        uint32_t a3, uint32_t b0, uint32_t b1, int32_t c0,
+                                        int32_t c1, int32_t c2, int32_t c3) {
+  if constexpr (kUnsigned) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%10,%11,%12,%13};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(c0), "r"(c1), "r"(c2),
+          "r"(c3));
+  } else {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%10,%11,%12,%13};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "r"(c0), "r"(c1), "r"(c2),
+          "r"(c3));
+  }
+}
+template <bool kUnsigned = false>
 __device__ __forceinline__ void Product(int32_t (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                         uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  Product<kUnsigned>(c, a0, a1, a2, a3, b0, b1, c[0], c[1], c[2], c[3]);
+}
+
+// c += a * b, 16 x 8 x 16 in bf16 or f16; rows 8 to 15 of a are zero.
+template <bool kHalf>
+__device__ __forceinline__ void ProductOf16(float (&c)[2], uint32_t a0, uint32_t a2, uint32_t b0,
+                                            uint32_t b1) {
+  [[maybe_unused]] float upper[2];
+  if constexpr (kHalf) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%5}, {%7,%8}, "
+        "{%9,%10,%11,%11};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(upper[0]), "=f"(upper[1])
+        : "r"(a0), "r"(0), "r"(a2), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(0.0f));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%5}, "
+        "{%7,%8}, {%9,%10,%11,%11};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(upper[0]), "=f"(upper[1])
+        : "r"(a0), "r"(0), "r"(a2), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(0.0f));
+  }
 }
 
 // Over the eight lanes of equal lane % 4.
@@ -23,6 +59,13 @@ template <typename T, typename Op>
 __device__ __forceinline__ T ReduceRows(T value, Op op) {
 #pragma unroll
   for (int step = 4; step < 32; step *= 2)
+    value = op(value, __shfl_xor_sync(kAllLanes, value, step));
+  return value;
+}
+template <typename T, typename Op>
+__device__ __forceinline__ T ReduceWarp(T value, Op op) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2)
     value = op(value, __shfl_xor_sync(kAllLanes, value, step));
   return value;
 }
@@ -40,16 +83,14 @@ __device__ __forceinline__ float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-// The nearest integer of |x| < 2^22, without the slow conversion.
-__device__ __forceinline__ int RoundToInt(float x) {
-  return __float_as_int(x + 12582912.0f) - 0x4b400000;
+// Bits of bf16 or f16.
+__device__ __forceinline__ float FromBits16(uint16_t bits, bool is_half) {
+  return is_half ? __half2float(__ushort_as_half(bits))
+                 : __uint_as_float(static_cast<uint32_t>(bits) << 16);
 }
-
-__device__ __forceinline__ float BfToFloat(uint16_t bits) {
-  return __uint_as_float(static_cast<uint32_t>(bits) << 16);
-}
-__device__ __forceinline__ uint16_t FloatToBf(float value) {
-  return __bfloat16_as_ushort(__float2bfloat16_rn(value));
+__device__ __forceinline__ uint16_t ToBits16(float value, bool is_half) {
+  return is_half ? __half_as_ushort(__float2half_rn(value))
+                 : __bfloat16_as_ushort(__float2bfloat16_rn(value));
 }
 
 }  // namespace quash::cuda

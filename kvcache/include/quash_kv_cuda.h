@@ -9,7 +9,7 @@
  * one of quash_kv_cuda_create().
  *
  * Supported: head_dim 64 and 128, tq_mse at 2, 3 and 4 bits, Hadamard rotations;
- * quash_kv_cuda_attend() also needs dtype bf16. Anything else, and any build
+ * quash_kv_cuda_attend() also needs dtype bf16 or f16. Anything else, and any build
  * without CUDA, is QUASH_KV_UNSUPPORTED. Errors as in quash_kv.h; NaN and infinity
  * are not looked for. */
 #ifndef QUASH_KV_CUDA_H
@@ -78,19 +78,30 @@ QUASH_KV_API quash_kv_status quash_kv_cuda_read(quash_kv_cuda *cuda,
                                                 const quash_kv_cuda_rows *rows,
                                                 uint32_t max_tokens, void *stream);
 
+/* softmax(q k^T * scale) v for the newest query_tokens tokens of each sequence,
+ * each of which sees the tokens up to itself (causal). Sequences have at least
+ * query_tokens tokens; a query that sees none gives zeros. One launch, with
+ * results that are the same bits every time. */
+typedef struct quash_kv_cuda_attend_args {
+  size_t struct_size;
+  uint32_t num_q_heads;  /* a multiple of num_kv_heads */
+  uint32_t query_tokens; /* 1..8 */
+  const void *q;         /* [num_seqs, query_tokens, num_q_heads, head_dim] of dtype */
+  void *out;             /* the same */
+  float *lse;            /* [num_seqs, query_tokens, num_q_heads] or NULL */
+  float scale;           /* 0: 1 / sqrt(head_dim) */
+  float softcap;         /* scores become softcap * tanh(score / softcap); 0: off */
+  uint32_t window;       /* a query sees its last `window` tokens, itself included;
+                            0: all; below 2^31 */
+  void *workspace;       /* quash_kv_cuda_workspace_bytes(), zeroed once; of one stream */
+} quash_kv_cuda_attend_args;
+
 /* 0 for sizes that attention does not take. */
 QUASH_KV_API size_t quash_kv_cuda_workspace_bytes(uint32_t num_seqs, uint32_t num_q_heads,
-                                                  uint32_t head_dim);
-/* softmax(q k^T * scale) v for one query token of each sequence, over all its
- * tokens; sequences have at least one.
- *   q, out     [num_seqs, num_q_heads, head_dim] bf16
- *   lse        [num_seqs, num_q_heads] or NULL
- *   scale      0: 1 / sqrt(head_dim)
- *   workspace  quash_kv_cuda_workspace_bytes(), zeroed once; of one stream */
+                                                  uint32_t head_dim, uint32_t query_tokens);
 QUASH_KV_API quash_kv_status quash_kv_cuda_attend(quash_kv_cuda *cuda,
                                                   const quash_kv_cuda_layer *layer,
-                                                  uint32_t num_q_heads, const void *q, void *out,
-                                                  float *lse, float scale, void *workspace,
+                                                  const quash_kv_cuda_attend_args *args,
                                                   void *stream);
 
 #ifdef __cplusplus

@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU", allow_module_level=True)
 
 # pylint: disable=wrong-import-position
-from quashdb.kv import QuashKVCacheConfig, UnsupportedError
+from quashdb.kv import InvalidError, QuashKVCacheConfig, UnsupportedError
 from quashdb.kv._cuda import CudaLayer, CudaStore
 from quashdb.kv._ffi import lib
 
@@ -146,6 +146,79 @@ def test_attention_over_a_graph_of_steps(bits, dim):
         assert (lse.double() - scores.logsumexp(-1)).abs().max() < 2e-3
     assert not layer.flags.any()
     assert layer.num_pages.tolist() == [(start + steps - PAGE - 16) // PAGE] * batch
+
+
+def attended(store, layer, q, length, window=0, softcap=0.0):
+    """float64 outputs and lse of the newest tokens of each sequence, over what is stored."""
+    keys, values = store.read(layer, length, torch.float32)
+    group = q.shape[2] // keys.shape[1]
+    keys, values = (x.double().repeat_interleave(group, 1) for x in (keys, values))
+    scores = torch.einsum("bqhd,bhtd->bhqt", q.double(), keys) / math.sqrt(q.shape[3])
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    last = torch.arange(length - q.shape[1], length, device=DEVICE)[:, None]
+    at = torch.arange(length, device=DEVICE)[None]
+    seen = (at <= last) & (at > last - (window or length))
+    scores = scores.masked_fill(~seen, float("-inf"))
+    out = torch.einsum("bhqt,bhtd->bqhd", scores.softmax(-1), values)
+    return out, scores.logsumexp(-1).transpose(1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens,group", [(1, 4), (2, 1), (3, 4), (8, 2), (8, 8)])
+@pytest.mark.parametrize("options", [{}, {"window": 1}, {"window": 130}, {"softcap": 2.0},
+                                     {"window": 40, "softcap": 30.0}])
+def test_attention_of_several_tokens_windows_and_caps(dtype, tokens, group, options):
+    config = QuashKVCacheConfig(key_bits=4, value_bits=3, sink_pages=1, reserve=16)
+    heads, dim, batch = 2, 128, 3
+    store = CudaStore(heads, dim, config, dtype, DEVICE)
+    layer = CudaLayer(store, batch)
+    layer.reserve(10)
+    generator = torch.Generator(DEVICE).manual_seed(tokens)
+    make = lambda *shape: torch.randn(shape, device=DEVICE, generator=generator).to(dtype)
+    for length in (tokens, 70, 500):
+        count = length - (int(layer.num_pages[0]) * PAGE + int(layer.open_tokens[0]))
+        store.append(layer, make(batch, heads, count, dim), make(batch, heads, count, dim))
+        q = make(batch, tokens, heads * group, dim)
+        out, lse = store.attend(layer, q, return_lse=True, **options)
+        expected, expected_lse = attended(store, layer, q, length, **options)
+        assert (out.double() - expected).norm() < 4e-3 * expected.norm()
+        assert (lse.double() - expected_lse).abs().max() < 2e-3
+        again, lse_again = store.attend(layer, q, return_lse=True, **options)
+        assert torch.equal(out, again) and torch.equal(lse, lse_again)
+
+
+@pytest.mark.parametrize("bits", [(2, 2), (2, 4), (3, 2), (3, 3), (4, 2), (4, 4)])
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("group", [1, 3, 8])
+def test_attention_at_page_edges(bits, dim, group):
+    """Against the CPU's attention over the same pages."""
+    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=0)
+    heads, lengths = 2, (1, 63, 64, 65, 127, 128, 129, 640)
+    generator = torch.Generator().manual_seed(dim)
+    k, v = (torch.randn(heads, 640, dim, generator=generator).bfloat16() for _ in range(2))
+    q = torch.randn(heads * group, dim, generator=generator).bfloat16()
+    store = CudaStore(heads, dim, config, torch.bfloat16, DEVICE)
+    host = config.make_store(1, heads, dim, torch.bfloat16)
+    for length in lengths:
+        layer = CudaLayer(store, 1)
+        layer.reserve(10)
+        store.append(layer, k[None, :, :length].to(DEVICE), v[None, :, :length].to(DEVICE))
+        out, _ = store.attend(layer, q[None].to(DEVICE))
+        seq = host.create()
+        host.append(seq, 0, k[:, :length].transpose(0, 1), v[:, :length].transpose(0, 1))
+        expected, _ = host.attend(0, [seq], q[None])
+        assert (out.cpu().double() - expected.double()).norm() < 8e-3 * expected.double().norm()
+
+
+def test_attention_refuses_what_it_does_not_take():
+    store = CudaStore(2, 128, QuashKVCacheConfig(), torch.bfloat16, DEVICE)
+    layer = CudaLayer(store, 1)
+    for shape, message in (((1, 9, 4, 128), "query_tokens is 9"), ((1, 3, 128), "num_q_heads is 3")):
+        with pytest.raises(InvalidError, match=message):
+            store.attend(layer, torch.zeros(shape, device=DEVICE, dtype=torch.bfloat16))
+    with pytest.raises(InvalidError, match="expected torch.bfloat16"):
+        store.attend(layer, torch.zeros(1, 4, 128, device=DEVICE))
 
 
 def test_full_pages_are_reported():

@@ -53,6 +53,23 @@ class _Rows(ctypes.Structure):
     )
 
 
+class _Attend(ctypes.Structure):
+    """quash_kv_cuda_attend_args"""
+
+    _fields_ = (
+        ("struct_size", c_size_t),
+        ("num_q_heads", c_uint32),
+        ("query_tokens", c_uint32),
+        ("q", c_void_p),
+        ("out", c_void_p),
+        ("lse", c_void_p),
+        ("scale", ctypes.c_float),
+        ("softcap", ctypes.c_float),
+        ("window", c_uint32),
+        ("workspace", c_void_p),
+    )
+
+
 _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "quash_kv_cuda_devices": (c_int, ()),
     "quash_kv_cuda_create": (c_int, (POINTER(_ffi.Options), c_int, POINTER(c_void_p))),
@@ -61,12 +78,8 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "quash_kv_cuda_open_capacity": (c_uint32, (c_void_p,)),
     "quash_kv_cuda_append": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
     "quash_kv_cuda_read": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
-    "quash_kv_cuda_workspace_bytes": (c_size_t, (c_uint32, c_uint32, c_uint32)),
-    "quash_kv_cuda_attend": (
-        c_int,
-        (c_void_p, POINTER(_Layer), c_uint32, c_void_p, c_void_p, c_void_p, ctypes.c_float,
-         c_void_p, c_void_p),
-    ),
+    "quash_kv_cuda_workspace_bytes": (c_size_t, (c_uint32, c_uint32, c_uint32, c_uint32)),
+    "quash_kv_cuda_attend": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Attend), c_void_p)),
 }
 for _name, (_result, _arguments) in _FUNCTIONS.items():
     _function = getattr(lib, _name)
@@ -157,7 +170,7 @@ class CudaStore:
         self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
         self.page_bytes: int = lib.quash_kv_cuda_page_bytes(handle)
         self.open_capacity: int = lib.quash_kv_cuda_open_capacity(handle)
-        self._workspaces: dict[tuple[int, int], torch.Tensor] = {}
+        self._workspaces: dict[tuple[int, int, int], torch.Tensor] = {}
 
     def _rows(
         self, keys: torch.Tensor, values: torch.Tensor, begins: torch.Tensor | None
@@ -224,24 +237,32 @@ class CudaStore:
         queries: torch.Tensor,
         scale: float | None = None,
         return_lse: bool = False,
+        *,
+        window: int = 0,
+        softcap: float = 0.0,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One query token per sequence, [batch, heads, dim] bfloat16, over all its tokens."""
+        """The newest token of each sequence, [batch, heads, dim], or its 1 to 8 newest,
+        [batch, tokens, heads, dim], over all tokens up to each; of the store's dtype, which is
+        bfloat16 or float16. A token sees its last `window` tokens (0: all)."""
         queries = queries.contiguous()
-        num_heads = queries.shape[1]
-        size = (layer.num_seqs, num_heads)
+        if queries.dtype != self.dtype:
+            raise InvalidError(f"queries are {queries.dtype}, expected {self.dtype}")
+        num_tokens = queries.shape[1] if queries.ndim == 4 else 1
+        size = (layer.num_seqs, queries.shape[-2], num_tokens)
         if size not in self._workspaces:
-            num_bytes = lib.quash_kv_cuda_workspace_bytes(*size, self.head_dim)
+            num_bytes = lib.quash_kv_cuda_workspace_bytes(*size[:2], self.head_dim, num_tokens)
             self._workspaces[size] = torch.zeros(num_bytes, dtype=torch.uint8, device=self.device)
         out = torch.empty_like(queries)
-        lse = torch.empty(size, device=self.device) if return_lse else None
+        lse = torch.empty(queries.shape[:-1], device=self.device) if return_lse else None
+        args = _Attend(
+            ctypes.sizeof(_Attend), size[1], num_tokens, queries.data_ptr(), out.data_ptr(),
+            _pointer(lse), scale or 0.0, softcap, window, self._workspaces[size].data_ptr(),
+        )  # fmt: skip
         stream = torch.cuda.current_stream(self.device).cuda_stream
         with torch.cuda.device(self.device):
             check(
-                lib.quash_kv_cuda_attend(
-                    self._handle, layer.struct, num_heads, queries.data_ptr(), out.data_ptr(),
-                    _pointer(lse), scale or 0.0, self._workspaces[size].data_ptr(), stream,
-                )
-            )  # fmt: skip
+                lib.quash_kv_cuda_attend(self._handle, layer.struct, ctypes.byref(args), stream)
+            )
         return out, lse
 
 

@@ -1,0 +1,110 @@
+// Launching the decode kernel for the sizes that one file compiles.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <array>
+
+#include "kernels/cuda/decode_kernel.cuh"
+
+namespace quash::cuda {
+
+constexpr uint32_t kMaxBlocks = 1024;
+
+inline size_t AlignUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// A block fills a multiprocessor, with as many warps as registers and shared
+// memory allow.
+struct LaunchSizes {
+  uint32_t processors, warps, slots;  // 0 warps: the device cannot run the kernel
+};
+
+template <int kKBits, int kVBits, int kDim, int kTiles>
+LaunchSizes SizesOnDevice() {
+  using S = Shape<kKBits, kVBits, kDim, kTiles>;
+  int device = 0, processors = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess ||
+      cudaFuncSetAttribute(&DecodeKernel<kKBits, kVBits, kDim, kTiles>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
+    return {};
+  }
+  const size_t available = bytes;
+  for (uint32_t warps = S::kWarps; warps != 0; --warps) {
+    if (S::SharedBytes(warps, 2) > available) continue;
+    uint32_t slots = kMaxSlots;
+    while (S::SharedBytes(warps, slots) > available) --slots;
+    return {static_cast<uint32_t>(processors), warps, slots};
+  }
+  return {};
+}
+
+template <int kKBits, int kVBits, int kDim, int kTiles>
+const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
+  using S = Shape<kKBits, kVBits, kDim, kTiles>;
+  static const LaunchSizes sizes = SizesOnDevice<kKBits, kVBits, kDim, kTiles>();
+  if (sizes.warps == 0) return "the device cannot run the kernel";
+  KernelArgs kernel_args = {};
+  kernel_args.a = args;
+  kernel_args.k_table = MakeLevelTable(kKBits, args.k_levels);
+  kernel_args.v_table = MakeLevelTable(kVBits, args.v_levels);
+  const uint32_t group = args.num_q_heads / args.num_kv_heads;
+  const uint32_t passes = (group * args.query_tokens + S::kQueries - 1) / S::kQueries;
+  const uint32_t rows = args.num_kv_heads * passes;
+  kernel_args.group = Divisor(group);
+  kernel_args.passes = Divisor(passes);
+  kernel_args.rows = Divisor(rows);
+  kernel_args.cap = args.softcap * kLog2E;
+  kernel_args.inverse_cap = args.softcap != 0 ? 1 / kernel_args.cap : 0;
+  kernel_args.slots = sizes.slots;
+  const size_t units = size_t{args.num_seqs} * rows;
+  auto* memory = static_cast<uint8_t*>(args.workspace);
+  kernel_args.counters = reinterpret_cast<uint32_t*>(memory);
+  memory += AlignUp(units * sizeof(uint32_t));
+  kernel_args.spill = reinterpret_cast<float*>(memory);
+  memory += AlignUp(units * S::kQueries * kDim * sizeof(float));
+  kernel_args.partials = reinterpret_cast<float*>(memory);
+
+  const size_t items =
+      units * (args.max_pages +
+               kChunkItems * (size_t{args.open_capacity} + kOpenChunk - 1) / kOpenChunk + 1);
+  if (items >= size_t{1} << 31) return "more than 2^31 pages of work";
+  const uint32_t warps = args.warps != 0 ? std::min(args.warps, sizes.warps) : sizes.warps;
+  const uint32_t blocks =
+      args.blocks != 0 ? std::min(args.blocks, kMaxBlocks)
+                       : static_cast<uint32_t>(std::clamp<size_t>(
+                             items / 2, 1, std::min(sizes.processors, kMaxBlocks)));
+  kernel_args.blocks = Divisor(blocks);
+  kernel_args.warps = Divisor(warps);
+  DecodeKernel<kKBits, kVBits, kDim, kTiles>
+      <<<blocks, 32 * warps, S::SharedBytes(warps, sizes.slots), stream>>>(kernel_args);
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+template <int kKBits, int kVBits, int kDim>
+const char* LaunchTiles(const DecodeArgs& args, CUstream_st* stream) {
+  const bool is_small = args.num_q_heads / args.num_kv_heads * args.query_tokens <= kTileQueries;
+  return is_small ? Launch<kKBits, kVBits, kDim, 1>(args, stream)
+                  : Launch<kKBits, kVBits, kDim, 2>(args, stream);
+}
+
+template <int kDim>
+const char* LaunchBits(const DecodeArgs& args, CUstream_st* stream) {
+  using Function = const char* (*)(const DecodeArgs&, CUstream_st*);
+  static constexpr std::array<Function, 9> kFunctions = {
+      &LaunchTiles<2, 2, kDim>, &LaunchTiles<2, 3, kDim>, &LaunchTiles<2, 4, kDim>,
+      &LaunchTiles<3, 2, kDim>, &LaunchTiles<3, 3, kDim>, &LaunchTiles<3, 4, kDim>,
+      &LaunchTiles<4, 2, kDim>, &LaunchTiles<4, 3, kDim>, &LaunchTiles<4, 4, kDim>};
+  return kFunctions[3 * (args.k_bits - 2) + args.v_bits - 2](args, stream);
+}
+
+// One file each.
+const char* LaunchDecode64(const DecodeArgs& args, CUstream_st* stream);
+const char* LaunchDecode128(const DecodeArgs& args, CUstream_st* stream);
+const char* LaunchDecode256(const DecodeArgs& args, CUstream_st* stream);
+
+}  // namespace quash::cuda
