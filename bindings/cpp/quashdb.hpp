@@ -111,10 +111,8 @@ using Handle = std::unique_ptr<T, Free<T, free_function>>;
 
 // A NUL inside would silently cut the text short.
 inline const char* Text(const std::string& text, const char* what) {
-  if (text.find('\0') != std::string::npos) {
-    throw Error(QUASH_INVALID, std::string(what) + " holds a NUL character");
-  }
-  return text.c_str();
+  if (text.find('\0') == std::string::npos) return text.c_str();
+  throw Error(QUASH_INVALID, std::string(what) + " holds a NUL character");
 }
 
 inline const char* TextOrNull(const std::optional<std::string>& text, const char* what) {
@@ -278,11 +276,9 @@ class Iterator {
 namespace detail {
 
 inline std::size_t CountRows(Span<const float> vectors, std::size_t dim, const char* what) {
-  if (dim == 0 || vectors.size() % dim != 0) {
-    throw Error(QUASH_INVALID, std::string(what) + " has " + std::to_string(vectors.size()) +
-                                   " values, expected a multiple of dim " + std::to_string(dim));
-  }
-  return vectors.size() / dim;
+  if (dim != 0 && vectors.size() % dim == 0) return vectors.size() / dim;
+  throw Error(QUASH_INVALID, std::string(what) + " has " + std::to_string(vectors.size()) +
+                                 " values, expected a multiple of dim " + std::to_string(dim));
 }
 
 // quash_search_options that point into `options`.
