@@ -167,23 +167,25 @@ class Decoder {
     float* out = is_last ? reinterpret_cast<float*>(StagesOf(warp_))
                          : args_.spill + static_cast<size_t>(index) * kQueries * kDim;
     const uint32_t part = 2 * warp_ + is_last;
-    state->Store(out, parts_.top[part], parts_.sum[part]);
-    if (is_whole) FinishAlone(unit, out, part);
+    float* const top = is_whole ? parts_.alone_top[warp_] : parts_.top[part];
+    float* const sum = is_whole ? parts_.alone_sum[warp_] : parts_.sum[part];
+    state->Store(out, top, sum);
+    if (is_whole) FinishAlone(unit, out);
     if (!is_whole && lane_ == 0) {
       parts_.slot[part] = static_cast<int32_t>(index - batch_.unit);
       parts_.out[part] = out;
     }
   }
 
-  __device__ __forceinline__ void FinishAlone(const Unit& unit, const float* from, uint32_t part) {
+  __device__ __forceinline__ void FinishAlone(const Unit& unit, const float* from) {
     const typename Rotation::Tables tables(args_.a.v_rotation, lane_);
     __syncwarp();
 #pragma unroll 1
     for (int x = 0; x < kQueries; ++x) {
       LaneValues<kDim> values;
       values.Load(from + x * kDim, lane_);
-      WriteResult<kDim>(unit, x, parts_.top[part][x], parts_.sum[part][x], values, tables,
-                        Scratch(), lane_);
+      WriteResult<kDim>(unit, x, parts_.alone_top[warp_][x], parts_.alone_sum[warp_][x], values,
+                        tables, Scratch(), lane_);
     }
     __syncwarp();
   }

@@ -52,6 +52,7 @@ struct Shape {
     uint64_t barriers[kMaxWarps][kStages];
     float top[2 * kMaxWarps][kQueries], sum[2 * kMaxWarps][kQueries];
     float* out[2 * kMaxWarps];  // [kQueries, kDim]
+    float alone_top[kMaxWarps][kQueries], alone_sum[kMaxWarps][kQueries];  // of whole units
     int32_t slot[2 * kMaxWarps];  // of the unit; -1: none
     uint32_t is_last[2];
     uint32_t batch[kBatchWords];
