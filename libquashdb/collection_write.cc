@@ -229,6 +229,14 @@ Status StoredCollection::SetWidths(const SearchWidths& widths) {
   return CommitCatalogEntry(entry);
 }
 
+Status StoredCollection::SetRecallCurve(std::vector<RecallPoint> curve) {
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  CatalogEntry entry = entry_;
+  entry.widths.recall_curve = std::move(curve);
+  return CommitCatalogEntry(entry);
+}
+
 // What was asked for is done and durable by now; a rewrite that fails leaves
 // the dead rows where they are, and a failed disk refuses the next write.
 void StoredCollection::RewriteDead() {

@@ -72,11 +72,24 @@ Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRow
   nprobe_ = static_cast<size_t>(widened);
   if (plan.nprobe == 0 && widened > kMostOfAll * static_cast<double>(index->num_lists())) return;
   index_ = index;
-  in_lists_.resize(snapshot.segments.size());
-  for (size_t s = 0; s < in_lists_.size(); ++s) {
-    in_lists_[s] = snapshot.segments[s].segment->last_slot() < index->indexed_slots();
-    if (!in_lists_[s]) rows_outside_ += snapshot.segments[s].live_rows;
+  const std::vector<uint64_t>& first_slots = snapshot.first_slots;
+  indexed_segments_ = static_cast<size_t>(
+      std::lower_bound(first_slots.begin(), first_slots.end(), index->indexed_slots()) -
+      first_slots.begin());
+  // A segment that was written anew may reach over the border.
+  while (indexed_segments_ > 0 && snapshot.segments[indexed_segments_ - 1].segment->last_slot() >=
+                                      index->indexed_slots()) {
+    --indexed_segments_;
   }
+  for (size_t s = indexed_segments_; s < snapshot.segments.size(); ++s) {
+    rows_outside_ += snapshot.segments[s].live_rows;
+  }
+}
+
+std::vector<bool> Probe::in_lists() const {
+  std::vector<bool> segments(snapshot_.segments.size());
+  std::fill_n(segments.begin(), indexed_segments_, true);
+  return segments;
 }
 
 size_t Probe::nprobe(size_t growth) const {
@@ -113,7 +126,7 @@ Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
       uint64_t row = 0;
       bool found = false;
       QUASH_RETURN_IF_ERROR(Locate(snapshot_, rows.slots[first + r], &row, &found));
-      if (!found || !in_lists_[SegmentOf(row)]) continue;
+      if (!found || SegmentOf(row) >= indexed_segments_) continue;
       const uint32_t* mask = matching_.mask(SegmentOf(row));
       if (mask == nullptr) continue;
       if ((mask[RowOf(row) / kBlockRows] >> RowOf(row) % kBlockRows & 1) == 0) continue;

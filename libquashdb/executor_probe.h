@@ -21,7 +21,7 @@ class Probe {
 
   bool enabled() const { return index_ != nullptr; }
   // [segments] Those whose rows are all in lists; the others are scanned as ever.
-  const std::vector<bool>& in_lists() const { return in_lists_; }
+  std::vector<bool> in_lists() const;
   uint64_t rows_outside() const { return rows_outside_; }  // live ones, of those segments
   // Lists that a query probes if k is `growth` times what was asked for.
   size_t nprobe(size_t growth) const;
@@ -39,7 +39,7 @@ class Probe {
   const Snapshot& snapshot_;
   const MatchingRows& matching_;
   const PartitionIndex* index_ = nullptr;
-  std::vector<bool> in_lists_;
+  size_t indexed_segments_ = 0;  // the first so many
   uint64_t rows_outside_ = 0;
   size_t nprobe_ = 0;
 };

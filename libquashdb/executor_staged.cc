@@ -137,7 +137,9 @@ Status Tile::ScanLists() {
   }
   counts_->probed_lists += nprobe * nq_;
   counts_->plane_scan.rows_in += nq_ * probe_.rows_outside();
-  return probe_.rows_outside() == 0 ? Status() : ScanOnCpu(0, nq_, &probe_.in_lists());
+  if (probe_.rows_outside() == 0) return Status();
+  const std::vector<bool> in_lists = probe_.in_lists();
+  return ScanOnCpu(0, nq_, &in_lists);
 }
 
 Status Tile::Scan() {

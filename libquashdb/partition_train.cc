@@ -77,16 +77,18 @@ void RefillEmpty(std::vector<uint32_t>* counts, std::vector<float>* centroids, s
 }
 
 // Nearest centroid of vectors 0 to n - 1.
-//   read(i, vector)  puts vector i, [dim], where it is told
-template <typename Read>
+//   make_read()      for each few neighbouring vectors, a function of (i, vector)
+//                    that puts vector i, [dim], where it is told
+template <typename MakeRead>
 Status Assign(const Snapshot& snapshot, const Centroids& centroids, size_t n, size_t threads,
-              const StopRequested& stop, const Read& read, uint32_t* lists) {
+              const StopRequested& stop, const MakeRead& make_read, uint32_t* lists) {
   const size_t dim = snapshot.spec->dim;
   const size_t tasks = (n + kRowsAtOnce - 1) / kRowsAtOnce;
   return ParallelFor(tasks, threads, [&](size_t task) -> Status {
     if (stop && stop()) return Status(QUASH_CANCELLED, "stopped");
     static thread_local std::vector<PreparedQuery> queries(kRowsAtOnce);
     std::vector<float> vector(dim);
+    auto read = make_read();
     const size_t first = task * kRowsAtOnce;
     const size_t count = std::min(kRowsAtOnce, n - first);
     for (size_t i = 0; i < count; ++i) {
@@ -109,10 +111,12 @@ size_t RowsPerList(uint64_t rows) {
 Status AssignRows(const Snapshot& snapshot, const Centroids& centroids,
                   std::span<const uint64_t> rows, size_t threads, const StopRequested& stop,
                   uint32_t* lists) {
-  const auto read = [&](size_t i, float* vector) {
-    return ReadVector(snapshot, SegmentOf(rows[i]), RowOf(rows[i]), vector);
+  const auto make_read = [&] {
+    return [&rows, reader = VectorReader(snapshot)](size_t i, float* vector) mutable {
+      return reader.Read(SegmentOf(rows[i]), RowOf(rows[i]), vector);
+    };
   };
-  return Assign(snapshot, centroids, rows.size(), threads, stop, read, lists);
+  return Assign(snapshot, centroids, rows.size(), threads, stop, make_read, lists);
 }
 
 Status TrainCentroids(const Snapshot& snapshot, size_t num_lists, size_t threads,
@@ -140,12 +144,14 @@ Status TrainCentroids(const Snapshot& snapshot, size_t num_lists, size_t threads
   std::vector<uint32_t> lists(sample.size());
   for (int iteration = 0; iteration < kIterations; ++iteration) {
     const Centroids now(*snapshot.spec, *snapshot.quantizer, centroids->data(), num_lists);
-    const auto read = [&](size_t i, float* vector) {
-      std::memcpy(vector, vectors.data() + i * dim, dim * sizeof(float));
-      return Status();
+    const auto make_read = [&] {
+      return [&](size_t i, float* vector) {
+        std::memcpy(vector, vectors.data() + i * dim, dim * sizeof(float));
+        return Status();
+      };
     };
     QUASH_RETURN_IF_ERROR(
-        Assign(snapshot, now, sample.size(), threads, stop, read, lists.data()));
+        Assign(snapshot, now, sample.size(), threads, stop, make_read, lists.data()));
     std::vector<uint32_t> counts(num_lists);
     std::vector<float> sums(num_lists * dim);
     for (size_t i = 0; i < sample.size(); ++i) {

@@ -8,6 +8,7 @@
 #include "libquashdb/collection_draft.h"
 #include "libquashdb/executor_rows.h"
 #include "libquashdb/key.h"
+#include "libquashdb/measure.h"
 #include "libquashdb/row_reader.h"
 #include "libquashdb/stored_database.h"
 
@@ -20,6 +21,7 @@ constexpr size_t kMostIndexedRows = 262144;
 constexpr size_t kListsAtOnce = 16;          // split or dissolved in a step
 constexpr size_t kNeighbours = 4;            // lists whose rows a split may attract
 constexpr size_t kFewestLists = 16;
+constexpr size_t kMeasuredQueries = 100;
 
 bool IsLive(const Snapshot& snapshot, uint64_t row) {
   const std::vector<uint32_t>& live = *snapshot.segments[SegmentOf(row)].live;
@@ -66,7 +68,7 @@ Status PartitionUpkeep::Step(bool* idle) {
     return *idle ? Status() : Train();
   }
   const uint64_t unindexed = UnindexedRows();
-  const uint64_t enough = std::max<uint64_t>(SegmentRows(snapshot_->spec->dim), live_rows / 64);
+  const uint64_t enough = std::max<uint64_t>(SegmentRows(snapshot_->spec->dim), live_rows / 32);
   if (unindexed > 0 && (finish_ || index_->num_rows() == 0 || unindexed >= enough)) {
     return IndexRows();
   }
@@ -280,9 +282,21 @@ Status PartitionUpkeep::Sweep(bool* idle) {
   return found ? Apply(std::move(change), /*in_batches=*/false) : Status();
 }
 
+// Again when the collection has doubled or halved.
 Status PartitionUpkeep::MeasureCurve(bool* idle) {
-  *idle = true;
-  return Status();
+  const uint64_t live = snapshot_->live_rows, before = index_->head().measured_rows;
+  *idle = live == 0 || index_->num_rows() == 0 || (live / 2 < before && before / 2 < live);
+  if (*idle) return Status();
+  MeasureRequest request;
+  request.sample = kMeasuredQueries;
+  request.threads = static_cast<uint32_t>(threads_);
+  std::vector<RecallPoint> curve;
+  QUASH_RETURN_IF_ERROR(MeasureRecallCurve(
+      *snapshot_, request, [this](uint64_t, uint64_t) { return stop_ && stop_(); }, &curve));
+  QUASH_RETURN_IF_ERROR(collection_.SetRecallCurve(std::move(curve)));
+  Change change = Unchanged();
+  change.measured_rows = live;
+  return Apply(std::move(change), /*in_batches=*/false);
 }
 
 Status PartitionUpkeep::Apply(Change change, bool in_batches) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/dispatch.h"
+#include "libquashdb/row_run.h"
 
 namespace quash {
 namespace {
@@ -29,11 +30,25 @@ Status DecodeRow(const Snapshot& snapshot, const Segment& segment, uint32_t row,
   return Status();
 }
 
+void Dequantize(const CollectionSpec& spec, const void* data, float scale, float* vector) {
+  switch (spec.rerank) {
+    case QUASH_RERANK_F32:
+      std::memcpy(vector, data, spec.dim * sizeof(float));
+      break;
+    case QUASH_RERANK_F16:
+      Kernels().f16_to_f32(static_cast<const uint16_t*>(data), spec.dim, vector);
+      break;
+    default:
+      for (uint32_t j = 0; j < spec.dim; ++j) {
+        vector[j] = scale * static_cast<const int8_t*>(data)[j];
+      }
+  }
+}
+
 }  // namespace
 
 Status ReadVector(const Snapshot& snapshot, uint32_t segment, uint32_t row, float* vector) {
   const Segment& source = *snapshot.segments[segment].segment;
-  const uint32_t dim = snapshot.spec->dim;
   if (snapshot.spec->rerank == QUASH_RERANK_NONE) {
     return DecodeRow(snapshot, source, row, vector);
   }
@@ -41,16 +56,23 @@ Status ReadVector(const Snapshot& snapshot, uint32_t segment, uint32_t row, floa
   float scale = 1;
   std::vector<Pin> pins;
   QUASH_RETURN_IF_ERROR(source.RerankRow(row, &data, &scale, &pins));
-  switch (snapshot.spec->rerank) {
-    case QUASH_RERANK_F32:
-      std::memcpy(vector, data, dim * sizeof(float));
-      break;
-    case QUASH_RERANK_F16:
-      Kernels().f16_to_f32(static_cast<const uint16_t*>(data), dim, vector);
-      break;
-    default:
-      for (uint32_t j = 0; j < dim; ++j) vector[j] = scale * static_cast<const int8_t*>(data)[j];
+  Dequantize(*snapshot.spec, data, scale, vector);
+  return Status();
+}
+
+Status VectorReader::Read(uint32_t segment, uint32_t row, float* vector) {
+  const CollectionSpec& spec = *snapshot_.spec;
+  if (spec.rerank == QUASH_RERANK_NONE) return ReadVector(snapshot_, segment, row, vector);
+  const size_t block = row / kBlockRows, in_block = row % kBlockRows;
+  if (segment != segment_ || block != block_) {
+    segment_ = UINT32_MAX;
+    QUASH_RETURN_IF_ERROR(
+        snapshot_.segments[segment].segment->RerankBlock(block, &data_, &scales_, &pin_));
+    segment_ = segment;
+    block_ = block;
   }
+  Dequantize(spec, static_cast<const uint8_t*>(data_) + in_block * RerankRowBytes(spec),
+             scales_ != nullptr ? scales_[in_block] : 1, vector);
   return Status();
 }
 

@@ -54,6 +54,8 @@ class StoredCollection final : public Collection {
   //   idle    out: there was nothing to do
   Status KeepPartitions(size_t threads, bool finish, const std::function<bool()>& stop,
                         bool* idle);
+  // Keeps how recall grows with probed lists.
+  Status SetRecallCurve(std::vector<RecallPoint> curve);
   // Large enough to be partitioned. Under either database lock.
   bool WantsPartitions() const {
     return partitions_ != nullptr || state_.live_rows >= spec_->partition_rows;

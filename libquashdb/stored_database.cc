@@ -30,6 +30,7 @@ std::string EncodeNumber(uint64_t number) {
 }
 
 constexpr int kCatchUpAttempts = 6;
+constexpr std::chrono::seconds kQuietTime{2};
 constexpr uint64_t kDefaultBlockCache = 64u << 20;
 constexpr uint64_t kDefaultWriteBuffers = 128u << 20;
 
@@ -429,9 +430,18 @@ void StoredDatabase::WakeUpkeep() noexcept {
 
 void StoredDatabase::UpkeepLoop() {
   const auto stop = [this] { return upkeep_stop_.load(std::memory_order_relaxed); };
+  bool has_leftovers = false;
   std::unique_lock lock(upkeep_mutex_);
   while (!upkeep_stop_) {
-    upkeep_wake_.wait(lock, [this] { return upkeep_stop_ || upkeep_due_; });
+    // What searches would hardly feel waits until nothing is written for a while.
+    const auto called = [this] { return upkeep_stop_ || upkeep_due_; };
+    bool finish = false;
+    if (!has_leftovers) {
+      upkeep_wake_.wait(lock, called);
+    } else {
+      finish = !upkeep_wake_.wait_for(lock, kQuietTime, called);
+    }
+    has_leftovers = !finish;
     upkeep_due_ = false;
     lock.unlock();
     try {
@@ -443,7 +453,7 @@ void StoredDatabase::UpkeepLoop() {
       for (const auto& collection : collections) {
         // What fails is tried again after the next write.
         for (bool idle = false; !idle && !stop();) {
-          if (!collection->KeepPartitions(1, /*finish=*/false, stop, &idle).ok()) break;
+          if (!collection->KeepPartitions(1, finish, stop, &idle).ok()) break;
         }
       }
     } catch (...) {
