@@ -38,7 +38,7 @@ void CandidateSet::Reset(const PreparedQuery& query, const PrefixModel& model, c
   bound_margin_ = model.Margin(kBoundSigmas);
   // Unit vectors have nearly equal scales: one slack for all keeps the order
   // by estimate. Otherwise a row's margin grows with its norm.
-  const float margin = model.Margin(kScanSigmas);
+  const float margin = model.Margin(kScanSigmas * widths.margin_scale);
   key_margin_ = adaptive_ && !is_cosine ? margin : 0;
   slack_ = adaptive_ && is_cosine ? margin * model.typical_scale : 0;
   collect_margin_ = lower_ > -kInfinity ? std::max(key_margin_, bound_margin_) : key_margin_;

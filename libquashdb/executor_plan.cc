@@ -47,6 +47,7 @@ Widths ChooseWidths(const Snapshot& snapshot, const SearchPlan& plan, size_t k) 
     if (rerank_candidates == 0) rerank_candidates = snapshot.widths.rerank_candidates * ratio;
     if (planes == 0) planes = snapshot.widths.planes;
   }
+  if (plan.recall > 0) widths.margin_scale = MarginScale(plan.recall);
   widths.adaptive = candidates == 0 && rerank_candidates == 0;
   if (planes == 0 && snapshot.widths.candidates == 0) planes = snapshot.widths.planes;
   widths.planes = planes == 2 && snapshot.spec->bits >= 2 ? 2 : 1;
@@ -57,6 +58,22 @@ Widths ChooseWidths(const Snapshot& snapshot, const SearchPlan& plan, size_t k) 
     widths.rerank_candidates = std::max<uint64_t>(rerank_candidates * growth, k);
   }
   return widths;
+}
+
+float MarginScale(double recall) {
+  struct Point {
+    double recall;
+    double scale;
+  };
+  constexpr Point kPoints[] = {{0, 0.4}, {0.8, 0.5}, {0.9, 0.6}, {0.95, 0.7},
+                               {0.98, 0.82}, {0.99, 0.92}, {0.995, 1}};
+  const Point* high = std::find_if(std::begin(kPoints), std::end(kPoints),
+                                   [&](const Point& point) { return point.recall >= recall; });
+  if (high == std::end(kPoints)) return 1;
+  if (high == kPoints) return static_cast<float>(high->scale);
+  const Point& low = *(high - 1);
+  const double part = (recall - low.recall) / (high->recall - low.recall);
+  return static_cast<float>(low.scale + part * (high->scale - low.scale));
 }
 
 PrefixModel MakePrefixModel(const Quantizer& quantizer, size_t planes, float query_norm,

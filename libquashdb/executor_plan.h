@@ -23,12 +23,17 @@ struct Widths {
   size_t planes = 1;             // scanned over all rows
   size_t capacity = 0;           // most survivors of the plane scan
   bool adaptive = true;          // margins decide how many of them are scored
+  float margin_scale = 1;        // of those margins
   size_t rerank_candidates = 0;  // fixed widths: rows scored from the rerank tier, 0: all
 };
 
 // Widths of the plan, else those kept in the snapshot, else adaptive. `k` is
 // that of this attempt, which may exceed plan.k.
 Widths ChooseWidths(const Snapshot& snapshot, const SearchPlan& plan, size_t k);
+
+// Of the margins, where a share of the best k is enough: they then cost about half of
+// what may be missed. Measured on sentence embeddings.
+float MarginScale(double recall);
 
 // A score from a plane prefix is
 //   row scale * (mul1 * sums1 + mul2 * sums2 + add)

@@ -37,7 +37,10 @@ bool IsBounded(const SearchPlan& plan) {
 size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan) {
   const size_t lists = snapshot.partitions->num_lists();
   if (plan.nprobe != 0) return std::min<size_t>(plan.nprobe, lists);
-  const double target = RecallTarget(snapshot, plan);
+  // Margins have their share of what may be missed (MarginScale); the curve is of
+  // full margins.
+  constexpr double kOfLists = 0.6;
+  const double target = 1 - kOfLists * (1 - RecallTarget(snapshot, plan));
   const std::vector<RecallPoint>& curve = snapshot.widths.recall_curve;
   const auto reached = std::find_if(curve.begin(), curve.end(), [&](const RecallPoint& point) {
     return point.recall >= target;
@@ -65,6 +68,9 @@ Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRow
   if (plan.nprobe == 0 && plan.recall >= 1) return;
   if (snapshot.gpu != nullptr && !is_asked_for) return;
   nprobe_ = ChooseNprobe(snapshot, plan);
+  if (plan.nprobe == 0 || plan.recall > 0) {
+    margin_scale_ = MarginScale(RecallTarget(snapshot, plan));
+  }
   const double selectivity = static_cast<double>(std::max<uint64_t>(matching.count(), 1)) /
                              static_cast<double>(std::max<uint64_t>(snapshot.live_rows, 1));
   const double widened =

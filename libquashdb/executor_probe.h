@@ -26,6 +26,8 @@ class Probe {
   // Lists that a query probes if k is `growth` times what was asked for.
   size_t nprobe(size_t growth) const;
 
+  float margin_scale() const { return margin_scale_; }
+
   // Pushes what survives of the nearest `nprobe` lists to each query's set.
   //   rows, bytes  added to: rows of the lists, bytes read
   // Safe on several threads with different sets.
@@ -42,6 +44,7 @@ class Probe {
   size_t indexed_segments_ = 0;  // the first so many
   uint64_t rows_outside_ = 0;
   size_t nprobe_ = 0;
+  float margin_scale_ = 1;
 };
 
 // Lists to probe for a recall target: from the measured curve, or a guess.

@@ -159,7 +159,7 @@ Status Reranker::ScoreAdaptively(const std::vector<Survivor>& survivors, TopHits
     shrink = std::sqrt(std::max(0.25f, 1 - cosine * cosine));
   }
   const auto drop_hopeless = [&](const PrefixModel& model) {
-    const float margin = shrink * model.Margin(kRerankSigmas);
+    const float margin = shrink * model.Margin(kRerankSigmas * widths_.margin_scale);
     std::erase_if(rest, [&](const Survivor& s) { return s.estimate + margin * s.unit < reach; });
   };
   drop_hopeless(query_.scanned());

@@ -202,7 +202,10 @@ Status Tile::Run(const float* queries, size_t nq, Attempt attempt, std::vector<H
     widths_.capacity = std::max<size_t>(matching_.count(), 1);
   }
   probing_ = probe_.enabled() && !attempt.unbounded;
-  if (probing_) widths_.planes = 1;  // what lists have
+  if (probing_) {
+    widths_.planes = 1;  // what lists have
+    widths_.margin_scale = probe_.margin_scale();
+  }
   nq_ = nq;
   k_ = attempt.k;
   if (work_.queries.size() < nq) work_.queries.resize(nq);

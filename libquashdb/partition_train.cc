@@ -14,9 +14,9 @@
 namespace quash {
 namespace {
 
-constexpr size_t kSamplePerList = 40;
+constexpr size_t kSamplePerList = 32;
 constexpr size_t kSampleBytes = 512 << 20;  // of vectors held while training
-constexpr int kIterations = 8;
+constexpr int kIterations = 5;
 constexpr size_t kRowsAtOnce = 64;  // per task
 
 // Distinct live rows at random, one from each of `sample` equal stretches.
