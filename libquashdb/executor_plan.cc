@@ -47,7 +47,6 @@ Widths ChooseWidths(const Snapshot& snapshot, const SearchPlan& plan, size_t k) 
     if (rerank_candidates == 0) rerank_candidates = snapshot.widths.rerank_candidates * ratio;
     if (planes == 0) planes = snapshot.widths.planes;
   }
-  if (plan.recall > 0) widths.margin_scale = MarginScale(plan.recall);
   widths.adaptive = candidates == 0 && rerank_candidates == 0;
   if (planes == 0 && snapshot.widths.candidates == 0) planes = snapshot.widths.planes;
   widths.planes = planes == 2 && snapshot.spec->bits >= 2 ? 2 : 1;

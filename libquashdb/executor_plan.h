@@ -31,8 +31,8 @@ struct Widths {
 // that of this attempt, which may exceed plan.k.
 Widths ChooseWidths(const Snapshot& snapshot, const SearchPlan& plan, size_t k);
 
-// Of the margins, where a share of the best k is enough: they then cost about half of
-// what may be missed. Measured on sentence embeddings.
+// Of the margins of a probing search, where a share of the best k is enough: they then
+// cost about half of what may be missed. Measured on sentence embeddings.
 float MarginScale(double recall);
 
 // A score from a plane prefix is
