@@ -22,14 +22,19 @@ bool IsBetter(const Centroids::Scored& a, const Centroids::Scored& b) {
   return a.score != b.score ? a.score > b.score : a.list < b.list;
 }
 
-// The best `wanted` of a stream.
+// The best `wanted` of a stream. Reused, so that a search allocates little.
 class Best {
  public:
-  explicit Best(size_t wanted) : wanted_(wanted) {}
+  void Reset(size_t wanted) {
+    wanted_ = wanted;
+    threshold_ = -std::numeric_limits<float>::infinity();
+    kept_.clear();
+  }
   float threshold() const { return threshold_; }
   void Push(float score, uint32_t list) { kept_.push_back({score, list}); }
   void Shrink() {
-    if (kept_.size() <= wanted_) return;
+    // Often enough for a tight threshold, seldom enough to cost little.
+    if (kept_.size() <= 2 * wanted_) return;
     std::nth_element(kept_.begin(), kept_.begin() + (wanted_ - 1), kept_.end(), IsBetter);
     threshold_ = kept_[wanted_ - 1].score;
     kept_.resize(wanted_);
@@ -37,8 +42,8 @@ class Best {
   std::vector<Centroids::Scored>& kept() { return kept_; }
 
  private:
-  size_t wanted_;
-  float threshold_ = -std::numeric_limits<float>::infinity();
+  size_t wanted_ = 0;
+  float threshold_ = 0;
   std::vector<Centroids::Scored> kept_;
 };
 
@@ -68,6 +73,7 @@ float Centroids::Score(const PreparedQuery& query, uint32_t list) const {
 void Centroids::Nearest(std::span<const PreparedQuery> queries, size_t n,
                         std::vector<Scored>* out) const {
   static thread_local Scratch scratch;
+  static thread_local Best best[kPlaneSumsMaxQueries];
   const ScanKernels& kernels = Kernels();
   const ConstCodeArrays codes = run_->const_codes();
   n = std::min(n, size());
@@ -76,11 +82,14 @@ void Centroids::Nearest(std::span<const PreparedQuery> queries, size_t n,
   for (size_t first = 0; first < queries.size(); first += kPlaneSumsMaxQueries) {
     const size_t nq = std::min(kPlaneSumsMaxQueries, queries.size() - first);
     const uint8_t* luts[kPlaneSumsMaxQueries];
-    std::vector<Best> best(nq, Best(wanted));
-    for (size_t q = 0; q < nq; ++q) luts[q] = queries[first + q].lut().table;
+    for (size_t q = 0; q < nq; ++q) {
+      luts[q] = queries[first + q].lut().table;
+      best[q].Reset(wanted);
+    }
     size_t chunk = kFirstChunkBlocks;
-    for (size_t begin = 0; begin < valid_.size(); begin += chunk, chunk = std::min(2 * chunk, kChunkBlocks)) {
-      const size_t blocks = std::min(chunk, valid_.size() - begin);
+    for (size_t begin = 0, blocks = 0; begin < valid_.size(); begin += blocks) {
+      blocks = std::min(chunk, valid_.size() - begin);
+      chunk = std::min(2 * chunk, kChunkBlocks);
       const size_t rows = blocks * kBlockRows, first_row = begin * kBlockRows;
       kernels.plane_sums(codes.plane1 + begin * block_bytes, blocks, plane_bytes_, luts, nq,
                          scratch.sums, rows);
@@ -97,11 +106,14 @@ void Centroids::Nearest(std::span<const PreparedQuery> queries, size_t n,
       }
     }
     for (size_t q = 0; q < nq; ++q) {
-      std::vector<Scored>& lists = out[first + q];
-      lists = std::move(best[q].kept());
+      std::vector<Scored>& lists = best[q].kept();
+      if (lists.size() > wanted) {
+        std::nth_element(lists.begin(), lists.begin() + wanted, lists.end(), IsBetter);
+        lists.resize(wanted);
+      }
       for (Scored& one : lists) one.score = Score(queries[first + q], one.list);
       std::partial_sort(lists.begin(), lists.begin() + n, lists.end(), IsBetter);
-      lists.resize(n);
+      out[first + q].assign(lists.begin(), lists.begin() + n);
     }
   }
 }
