@@ -55,6 +55,10 @@ Status StoredCollection::Verify(const Progress& progress, uint64_t* bytes,
     *bytes += stored.meta().code_bytes + stored.meta().rerank_bytes;
   }
 
+  {
+    const std::lock_guard lock(database_->publish_mutex());
+    if (!partition_damage_.empty()) note(partition_damage_);
+  }
   if (snapshot->partitions != nullptr) {
     std::vector<std::string> wrong;
     QUASH_RETURN_IF_ERROR(snapshot->partitions->Verify(&wrong));

@@ -283,6 +283,7 @@ Status StoredCollection::SealTail() {
 }
 
 Status StoredCollection::Compact(const Progress& progress) {
+  QUASH_RETURN_IF_ERROR(DropDamagedPartitions());
   QUASH_RETURN_IF_ERROR(CompactSegments(progress));
   const auto stop = [&] { return progress && progress(0, 0); };
   const size_t threads = ThreadCount(database_->options().threads);

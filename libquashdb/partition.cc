@@ -64,8 +64,9 @@ Status PartitionList::Load(BufferRef* out) const {
         context_->store->Get(Family::kLists, key, view.get(), &value, &found));
   }
   if (!found) {
-    return Error(QUASH_CORRUPT, "list value {} of collection \"{}\" is missing", number_,
-                 context_->spec.load()->name);
+    return Error(QUASH_CORRUPT,
+                 "list value {} of collection \"{}\" is missing; compacting makes lists anew",
+                 number_, context_->spec.load()->name);
   }
   QUASH_RETURN_IF_ERROR(OpenPart({value.data(), value.size()},
                                  {PartKind::kList, collection_, number_}, out));
@@ -80,8 +81,9 @@ Status PartitionList::Load(BufferRef* out) const {
       return Status();
     }
   }
-  return Error(QUASH_CORRUPT, "list value {} of collection \"{}\" is damaged", number_,
-               context_->spec.load()->name);
+  return Error(QUASH_CORRUPT,
+               "list value {} of collection \"{}\" is damaged; compacting makes lists anew",
+               number_, context_->spec.load()->name);
 }
 
 Status PartitionList::Read(ListRows* rows, Pin* pin) const {

@@ -102,6 +102,14 @@ Status PartitionUpkeep::Step(bool* idle) {
   return *idle ? MeasureCurve(idle) : Status();
 }
 
+Status PartitionUpkeep::DropIfDamaged() {
+  QUASH_RETURN_IF_ERROR(collection_.GetSnapshot(&snapshot_));
+  if (snapshot_->partitions == nullptr) return Status();
+  std::vector<std::string> problems;
+  QUASH_RETURN_IF_ERROR(snapshot_->partitions->Verify(&problems));
+  return problems.empty() ? Status() : CommitIndex(snapshot_->partitions, nullptr, {});
+}
+
 Status PartitionUpkeep::Train() {
   const size_t wanted = RowsPerList(snapshot_->live_rows);
   const size_t num_lists = std::max<size_t>(snapshot_->live_rows / wanted, kFewestLists);
@@ -386,10 +394,15 @@ Status PartitionUpkeep::CommitIndex(const std::shared_ptr<const PartitionIndex>&
   const Store& store = *collection_.context_->store;
   const uint32_t number = collection_.number();
   CollectionDraft draft(collection_);
+  if (base == nullptr || next == nullptr) {  // also what an unreadable index has left
+    if (base != nullptr) base->Retire(collection_.context_->store->NewView());
+    store.DeleteRange(&draft.batch(), Family::kLists, CollectionPrefix(number),
+                      CollectionPrefix(number + 1));
+  }
   for (const auto& [value, buffer] : values) {
     store.Put(&draft.batch(), Family::kLists, SegmentKey(number, value), buffer->view());
   }
-  if (base != nullptr) {
+  if (base != nullptr && next != nullptr) {
     const std::shared_ptr<const ReadView> view = collection_.context_->store->NewView();
     std::set<uint64_t> kept(next->head().centroids.begin(), next->head().centroids.end());
     for (const auto& list : next->lists()) {
@@ -405,12 +418,17 @@ Status PartitionUpkeep::CommitIndex(const std::shared_ptr<const PartitionIndex>&
       store.Delete(&draft.batch(), Family::kLists, SegmentKey(number, value));
     }
   }
-  store.Put(&draft.batch(), Family::kCatalog, PartitionHeadKey(number),
-            EncodePartitionHead(next->head()));
+  if (next != nullptr) {
+    store.Put(&draft.batch(), Family::kCatalog, PartitionHeadKey(number),
+              EncodePartitionHead(next->head()));
+  } else {
+    store.Delete(&draft.batch(), Family::kCatalog, PartitionHeadKey(number));
+  }
   QUASH_RETURN_IF_ERROR(draft.Finish());
   draft.published_->partitions = next;
   return database.Commit(&draft.batch(), [&] {
     collection_.partitions_ = std::move(next);
+    collection_.partition_damage_.clear();
     collection_.Publish(&draft);
   });
 }

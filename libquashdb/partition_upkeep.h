@@ -31,6 +31,8 @@ class PartitionUpkeep {
 
   // Takes the next step. *idle: there was none to take.
   Status Step(bool* idle);
+  // Removes an index with damaged values, to be made anew from the segments.
+  Status DropIfDamaged();
 
  private:
   // What becomes of the lists: each is kept, or has rows added, or is made anew.

@@ -195,24 +195,37 @@ Status StoredCollection::LoadPartitions() {
   QUASH_RETURN_IF_ERROR(context_->store->Get(Family::kCatalog, PartitionHeadKey(spec_->number),
                                              nullptr, &value, &found));
   if (!found) return Status();
-  QUASH_RETURN_IF_ERROR(PartitionIndex::Load(context_, *spec_, *quantizer_,
-                                             {value.data(), value.size()}, &partitions_));
-  if (partitions_->indexed_slots() > state_.next_slot) {
-    return Damaged(name_, "its partition index is of a later state");
+  Status status = PartitionIndex::Load(context_, *spec_, *quantizer_,
+                                       {value.data(), value.size()}, &partitions_);
+  if (status.ok() && partitions_->indexed_slots() > state_.next_slot) {
+    status = Damaged(name_, "its partition index is of a later state");
   }
+  if (status.code() == QUASH_CORRUPT) {
+    // Searches are right without it, and a writer makes it anew.
+    partitions_ = nullptr;
+    partition_damage_ = status.message();
+    return Status();
+  }
+  QUASH_RETURN_IF_ERROR(status);
   published_ = NewSnapshot(published_->segments);
   return Status();
+}
+
+PartitionUpkeep StoredCollection::Upkeep(size_t threads, bool finish,
+                                         const std::function<bool()>& stop) {
+  const std::lock_guard lock(database_->publish_mutex());
+  return PartitionUpkeep(this, context_, threads, finish, stop);
 }
 
 Status StoredCollection::KeepPartitions(size_t threads, bool finish,
                                         const std::function<bool()>& stop, bool* idle) {
   const std::lock_guard lock(upkeep_mutex_);
-  SegmentContextRef context;
-  {
-    const std::lock_guard publish_lock(database_->publish_mutex());
-    context = context_;
-  }
-  return PartitionUpkeep(this, std::move(context), threads, finish, stop).Step(idle);
+  return Upkeep(threads, finish, stop).Step(idle);
+}
+
+Status StoredCollection::DropDamagedPartitions() {
+  const std::lock_guard lock(upkeep_mutex_);
+  return Upkeep(1, /*finish=*/true, nullptr).DropIfDamaged();
 }
 
 Status StoredCollection::ReadValues(RowRun* run) const {
@@ -270,6 +283,7 @@ void StoredCollection::Adopt(StoredCollection* fresh) {
   context_ = fresh->context_;
   published_ = fresh->published_;
   partitions_ = fresh->partitions_;
+  partition_damage_ = fresh->partition_damage_;
   handed_out_.reset();
   detached_ = false;
 }

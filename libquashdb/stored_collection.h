@@ -21,6 +21,7 @@ namespace quash {
 
 class CollectionDraft;
 class PartitionIndex;
+class PartitionUpkeep;
 class StoredDatabase;
 
 class StoredCollection final : public Collection {
@@ -54,6 +55,7 @@ class StoredCollection final : public Collection {
   //   idle    out: there was nothing to do
   Status KeepPartitions(size_t threads, bool finish, const std::function<bool()>& stop,
                         bool* idle);
+  Status DropDamagedPartitions();
   // Keeps how recall grows with probed lists.
   Status SetRecallCurve(std::vector<RecallPoint> curve);
   // Large enough to be partitioned. Under either database lock.
@@ -91,6 +93,7 @@ class StoredCollection final : public Collection {
   Status LoadRows();
   Status LoadTail();
   Status LoadPartitions();
+  PartitionUpkeep Upkeep(size_t threads, bool finish, const std::function<bool()>& stop);
   Status CheckWritable() const;  // under the writer lock
   // The records of rows whose values are not at hand.
   Status ReadValues(RowRun* run) const;
@@ -114,6 +117,7 @@ class StoredCollection final : public Collection {
   std::shared_ptr<const Quantizer> quantizer_;
   std::shared_ptr<SegmentContext> context_;
   std::shared_ptr<const PartitionIndex> partitions_;  // null: none yet
+  std::string partition_damage_;  // why a stored index could not be read; empty: it could
   std::shared_ptr<const Snapshot> published_;  // its view is null
   mutable SnapshotRef handed_out_;             // with the view of the last commit
   std::shared_ptr<GpuImage> gpu_;              // under the publish lock
