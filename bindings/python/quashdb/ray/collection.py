@@ -16,7 +16,7 @@ import ray
 
 import quashdb
 from quashdb import _convert
-from quashdb._types import Cursor, Id, Ids, Progress, Where
+from quashdb._types import Id, Ids, Progress, Where
 from quashdb.errors import (
     BusyError,
     CorruptError,
@@ -32,6 +32,7 @@ from quashdb.ray.files import (
     directory,
     write_manifest,
 )
+from quashdb.ray.hits import Hits, merge
 from quashdb.ray.shard import Found, RemoteShard, divide, shard_of
 
 _OPTIONS = ("dim", "metric", "id_type", "bits", "rerank", "rotation", "seed")
@@ -41,24 +42,6 @@ _INLINE_BYTES = 64 << 10
 _ROW_INCLUDE = ("metadatas", "documents")
 
 Resources = Sequence[Mapping[str, float]]
-
-
-class Hits(list[quashdb.Hit]):
-    """The rows found for one query, best first."""
-
-    @property
-    def ids(self) -> list[Id]:
-        return [hit.id for hit in self]
-
-    @property
-    def scores(self) -> npt.NDArray[np.float32]:
-        """float32 [n], descending."""
-        return np.asarray([hit.score for hit in self], np.float32)
-
-    @property
-    def cursor(self) -> Cursor | None:
-        """The last row's place, for `after`; None if nothing was found."""
-        return Cursor(self[-1].score, self[-1].id) if self else None
 
 
 class ShardedCollection:
@@ -435,7 +418,7 @@ class ShardedCollection:
         found: list[Found] = self._read_all(
             "query", self._queries(vectors, "vectors"), k, {"where": where, **options}
         )
-        return [_merge(found, query, k) for query in range(len(found[0].ids))]
+        return [merge(found, query, k) for query in range(len(found[0].ids))]
 
     def search(
         self, queries: npt.ArrayLike, k: int = 10, where: Where | None = None, **options: Any
@@ -578,28 +561,6 @@ def _discard(shards: Shards) -> None:
     with contextlib.suppress(Exception):
         ray.wait(asked, num_returns=len(asked), timeout=shards.timeout_s)
     shards.kill()
-
-
-def _merge(found: list[Found], query: int, k: int) -> Hits:
-    order = sorted(
-        (-float(score), id_, shard, place)
-        for shard, part in enumerate(found)
-        for place, (id_, score) in enumerate(zip(part.ids[query], part.scores[query], strict=True))
-    )[:k]
-    hits = Hits()
-    for negative, id_, shard, place in order:
-        part = found[shard]
-        hits.append(
-            quashdb.Hit(
-                id_,
-                -negative,
-                float(part.distances[query][place]),
-                None if part.metadatas is None else part.metadatas[query][place],
-                None if part.documents is None else part.documents[query][place],
-                None if part.vectors is None else part.vectors[query][place],
-            )
-        )
-    return hits
 
 
 __all__ = ["Hits", "Resources", "ShardedCollection"]
