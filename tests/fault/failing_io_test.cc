@@ -184,7 +184,7 @@ template <typename Check>
 void RunAll(const TempDir& dir, const std::string& original, uint64_t seed, int64_t first,
             int64_t last, const std::vector<Failure>& failures, Check&& check) {
   constexpr size_t kAtOnce = 16;
-  for (size_t begin = 0; begin < failures.size(); begin += kAtOnce) {
+  for (size_t begin = 0; begin < failures.size() && (begin == 0 || HasTime()); begin += kAtOnce) {
     std::vector<Runner> runners;
     for (size_t i = begin; i < std::min(begin + kAtOnce, failures.size()); ++i) {
       const std::string path = dir / fmt::format("{}.qdb", i - begin);
@@ -235,7 +235,7 @@ TEST_CASE("a failing disk loses nothing that was acknowledged") {
   }
   std::mt19937_64 random(seed);
   const auto limit = static_cast<size_t>(options().io_failures);
-  for (int i = 0; i < failing_io::kNumKinds; ++i) {
+  for (int i = 0; i < failing_io::kNumKinds && HasTime(); ++i) {
     const Kind kind = static_cast<Kind>(i);
     // All together, or in a full run by what they are.
     std::vector<Files> files = {Files::kAny};
@@ -259,7 +259,7 @@ TEST_CASE("a failing disk loses nothing that was acknowledged") {
               ": ", calls, " calls, ", runs, " runs, ", with_failures, " with failures, ",
               errors_here, " with errors");
     }
-    CHECK(with_errors > 0);
+    if (HasTime()) CHECK(with_errors > 0);
   }
 }
 
@@ -270,7 +270,7 @@ TEST_CASE("a database whose creation failed can be created again") {
   const std::string empty = dir / "empty";
   fs::create_directory(empty);
   std::mt19937_64 random(seed);
-  for (int i = 0; i < failing_io::kNumKinds; ++i) {
+  for (int i = 0; i < failing_io::kNumKinds && HasTime(); ++i) {
     const Kind kind = static_cast<Kind>(i);
     const uint64_t calls = CountCalls(dir, empty, seed, 0, -1, kind, Files::kAny);
     CHECK(calls > 3);

@@ -186,7 +186,7 @@ bool FillDisk(uint64_t seed) {
 
 TEST_CASE("a full disk stops writing and nothing else") {
   int disks = 0;
-  for (; disks < options().disks; ++disks) {
+  for (; disks < options().disks && HasTime(); ++disks) {
     if (FillDisk(options().seed + static_cast<uint64_t>(disks))) continue;
     MESSAGE("mounting a tmpfs is not allowed here: skipped");
     options().skipped = true;

@@ -1,7 +1,8 @@
 // Runs the fault tests. --cycles, --images, --flips, --records, --io-failures,
 // --allocations and --disks N make them longer than in ctest (options.h), --seed S
-// repeats a run.
+// repeats a run, --seconds N ends it early and well, with the counts it has reached.
 #define DOCTEST_CONFIG_IMPLEMENT
+#include <chrono>
 #include <cstdlib>
 #include <string>
 
@@ -13,6 +14,13 @@ namespace fault_test {
 Options& options() {
   static Options options;
   return options;
+}
+
+bool HasTime() {
+  using Clock = std::chrono::steady_clock;
+  static const Clock::time_point start = Clock::now();
+  const int seconds = options().seconds;
+  return seconds == 0 || Clock::now() - start < std::chrono::seconds(seconds);
 }
 
 }  // namespace fault_test
@@ -31,7 +39,9 @@ int main(int argc, char** argv) {
     if (name == "--records") options.records = static_cast<int>(value);
     if (name == "--disks") options.disks = static_cast<int>(value);
     if (name == "--seed") options.seed = value;
+    if (name == "--seconds") options.seconds = static_cast<int>(value);
   }
+  (void)fault_test::HasTime();  // the clock starts
   const int result = doctest::Context(argc, argv).run();
   constexpr int kSkipped = 77;  // to ctest
   return result == 0 && options.skipped ? kSkipped : result;

@@ -34,14 +34,25 @@ Original::Original(const TempDir& dir) : path(dir / "original.qdb"), dump(dir / 
   WriteFile(dump, capi_test::Dump(db.get()));
 }
 
-Finding Probe(const std::string& path, const std::string& dump) {
-  Child child({"probe", path, dump});
-  const std::string line = child.ReadLine();
-  const int exit_code = child.Wait();
-  CHECK_MESSAGE(exit_code == 0, "the process ended with ", exit_code);
+Finding Prober::Probe(const std::string& path) {
+  constexpr int kProbesOfChild = 50;
+  if (probes_ == kProbesOfChild) Finish();
+  if (child_ == nullptr) child_ = std::make_unique<Child>(std::vector<std::string>{"probe", dump_});
+  ++probes_;
+  child_->Write(path);
+  const std::string line = child_->ReadLine();
+  if (line.empty()) Finish();  // it has died
   const size_t bar = line.find("|verify ");
   if (bar == std::string::npos) return {line, ""};
   return {line.substr(0, bar), line.substr(bar + 8)};
+}
+
+void Prober::Finish() {
+  if (child_ == nullptr) return;
+  const int exit_code = child_->Wait();
+  CHECK_MESSAGE(exit_code == 0, "the process ended with ", exit_code);
+  child_.reset();
+  probes_ = 0;
 }
 
 void CheckFinding(const Finding& finding, bool may_differ) {

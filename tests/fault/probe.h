@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "tests/capi/support.h"
@@ -17,12 +18,28 @@ struct Original {
   std::string path, dump;
 };
 
-// One line of a probe in a process of its own, split at the bar.
+// One line of a probe, split at the bar.
 struct Finding {
   std::string outcome, verify;
 };
 
-Finding Probe(const std::string& path, const std::string& dump);
+// Looks at databases from another process, which must end well. It is used for
+// many of them, since starting one takes longer than a look.
+class Prober {
+ public:
+  //   dump  file with what the databases should hold
+  explicit Prober(const std::string& dump) : dump_(dump) {}
+  ~Prober() { Finish(); }
+
+  Finding Probe(const std::string& path);
+
+ private:
+  void Finish();
+
+  const std::string dump_;
+  std::unique_ptr<capi_test::Child> child_;
+  int probes_ = 0;  // of this child
+};
 
 // The outcome must be honest: what was stored, or an error of the right kind that
 // says why not.

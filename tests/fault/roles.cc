@@ -7,14 +7,17 @@
 //       FIRST to LAST, reads and closes while file calls of a kind fail from the
 //       CALL-th on (failing_io.h); FIRST 0: creates the database first
 //   allocation CALL DIRECTORY once|on LIMIT    allocation_calls.h
-//   probe PATH DUMP                           opens, reads everything, compares
-//       with the text in the file DUMP, and prints what came of it
+//   probe DUMP                                for each line of input, a path: opens
+//       the database, reads everything, compares with the text in the file DUMP,
+//       and prints what came of it
 #include <fmt/format.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 
 #include "tests/capi/support.h"
@@ -29,7 +32,9 @@ using fault_test::Batch;
 using fault_test::Collections;
 using fault_test::Model;
 
-void Say(const std::string& line) {
+// RocksDB's messages may have several lines.
+void Say(std::string line) {
+  std::replace(line.begin(), line.end(), '\n', ' ');
   std::puts(line.c_str());
   std::fflush(stdout);
 }
@@ -167,22 +172,17 @@ int WriteUnderFailingIo(char** argv) {
 }
 
 // "same", "refused STATUS message" at open, "failed STATUS message" in reading,
-// or "loss": other contents without an error.
-int Probe(char** argv) {
-  std::ifstream file(argv[4]);
-  const std::string expected((std::istreambuf_iterator<char>(file)),
-                             std::istreambuf_iterator<char>());
+// or "loss": other contents without an error; then "|verify STATUS".
+std::string Probe(const std::string& path, const std::string& expected) {
   quash_db* db = nullptr;
-  const quash_status opened = OpenPath(argv[3], QUASH_OPEN_READWRITE, QUASH_DURABILITY_NORMAL, &db);
-  if (opened != QUASH_OK) {
-    Say("refused " + Outcome(opened));
-    return 0;
-  }
+  const quash_status opened =
+      OpenPath(path.c_str(), QUASH_OPEN_READWRITE, QUASH_DURABILITY_NORMAL, &db);
+  if (opened != QUASH_OK) return "refused " + Outcome(opened);
   std::string dump;
   const quash_status read = TryDump(db, &dump);
-  std::string line = read != QUASH_OK   ? "failed " + Outcome(read)
-                     : dump == expected ? "same"
-                                        : "loss";
+  const std::string line = read != QUASH_OK   ? "failed " + Outcome(read)
+                           : dump == expected ? "same"
+                                              : "loss";
   // Searches of damaged data may fail, but not end the process.
   quash_collection* numbers = nullptr;
   if (quash_collection_open(db, "numbers", &numbers) == QUASH_OK) {
@@ -196,9 +196,16 @@ int Probe(char** argv) {
   char* report = nullptr;
   const quash_status verified = quash_verify(db, &report);
   quash_free(report);
-  line += fmt::format("|verify {}", quash_status_name(verified));
   (void)quash_close(db);
-  Say(line);
+  return fmt::format("{}|verify {}", line, quash_status_name(verified));
+}
+
+int ProbeAll(const char* dump) {
+  std::ifstream file(dump);
+  const std::string expected((std::istreambuf_iterator<char>(file)),
+                             std::istreambuf_iterator<char>());
+  std::string path;
+  while (std::getline(std::cin, path)) Say(Probe(path, expected));
   return 0;
 }
 
@@ -210,7 +217,7 @@ std::optional<int> RunChildRole(int argc, char** argv) {
   if (role == "crash-write" && argc == 7) return Write(argv, /*limited=*/false);
   if (role == "limited-write" && argc == 7) return Write(argv, /*limited=*/true);
   if (role == "failing-io" && argc == 12) return WriteUnderFailingIo(argv);
-  if (role == "probe" && argc == 5) return Probe(argv);
+  if (role == "probe" && argc == 4) return ProbeAll(argv[3]);
   if (role == "allocation" && argc == 7) {
     return fault_test::FailAllocations(argv[3], argv[4], std::string(argv[5]) == "on",
                                        std::stoull(argv[6]));
