@@ -42,7 +42,7 @@ void CheckSearches(quash_collection* numbers, uint64_t seed, const RowOrigins& m
       quash_search_into(numbers, query.data(), 1, 10, &options, ids.data(), scores.data(), &count));
   REQUIRE(count == k);
   for (size_t i = 0; i < k; ++i) CHECK(ids[i] == truth[i].second);
-  options.exact = 0;
+  options = SearchOfLists();
   for (int trial = 0; trial < 5 && !model.empty(); ++trial) {
     const auto row = std::next(model.begin(), random() % model.size());
     const auto vector = VectorOf(seed, row->second);

@@ -29,7 +29,13 @@ Original::Original(const TempDir& dir) : path(dir / "original.qdb"), dump(dir / 
   REQUIRE_OK(OpenCollections(db.get(), &collections));
   for (int64_t number = 0; number < 60; ++number) {
     REQUIRE_OK(Apply(db.get(), collections, /*seed=*/7, MakeBatch(7, number)));
+    if (number == 45) REQUIRE_OK(quash_compact(db.get()));  // finishes partition indexes
   }
+  quash_collection_info info = {};
+  info.struct_size = sizeof(info);
+  REQUIRE_OK(quash_collection_stats(collections.numbers, &info));
+  REQUIRE(info.lists > 0);
+  REQUIRE(info.tail_rows > 0);
   FreeCollections(collections);
   WriteFile(dump, capi_test::Dump(db.get()));
 }

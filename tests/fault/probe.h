@@ -12,7 +12,8 @@ namespace fault_test {
 std::string ReadFile(const std::filesystem::path& path);
 void WriteFile(const std::filesystem::path& path, const std::string& bytes);
 
-// A database with sealed segments, deletes and a tail, closed, and its dump.
+// A database with sealed segments, partition indexes, deletes and a tail, closed,
+// and its dump.
 struct Original {
   explicit Original(const capi_test::TempDir& dir);
   std::string path, dump;

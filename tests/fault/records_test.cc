@@ -111,7 +111,7 @@ TEST_CASE("changed values are found out or do no harm") {
   const std::vector<Value> values = ReadValues(original.path + "/data");
   std::map<std::string, std::vector<const Value*>> by_family;
   for (const Value& value : values) by_family[value.family].push_back(&value);
-  REQUIRE(by_family.size() >= 7);
+  REQUIRE(by_family.size() >= 8);
   int found = 0, unseen = 0, tried = 0;
   for (int record = 0; record < options().records && HasTime(); ++record) {
     const uint64_t seed = options().seed + static_cast<uint64_t>(record);

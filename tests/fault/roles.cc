@@ -98,6 +98,7 @@ int Write(char** argv, bool limited) {
 // A row is found at its own vector.
 quash_status FindRows(quash_collection* numbers, uint64_t seed, const Model& model, bool* right) {
   *right = true;
+  const quash_search_options options = fault_test::SearchOfLists();
   size_t i = 0;
   for (const auto& [id, origin] : model.numbers) {
     if (i++ % 97 != 0) continue;
@@ -105,7 +106,7 @@ quash_status FindRows(quash_collection* numbers, uint64_t seed, const Model& mod
     int64_t found = 0;
     float score = 0;
     const quash_status status =
-        quash_search_into(numbers, vector.data(), 1, 1, nullptr, &found, &score, nullptr);
+        quash_search_into(numbers, vector.data(), 1, 1, &options, &found, &score, nullptr);
     if (status != QUASH_OK) return status;
     *right &= found == id && score > -1e-4f;
   }
@@ -187,8 +188,9 @@ std::string Probe(const std::string& path, const std::string& expected) {
   quash_collection* numbers = nullptr;
   if (quash_collection_open(db, "numbers", &numbers) == QUASH_OK) {
     const auto query = fault_test::VectorOf(1, {0, 0});
+    const quash_search_options options = fault_test::SearchOfLists();
     quash_result* result = nullptr;
-    if (quash_search(numbers, query.data(), 1, 10, nullptr, &result) == QUASH_OK) {
+    if (quash_search(numbers, query.data(), 1, 10, &options, &result) == QUASH_OK) {
       quash_result_free(result);
     }
     quash_collection_free(numbers);

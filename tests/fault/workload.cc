@@ -193,6 +193,7 @@ quash_status CreateCollections(quash_db* db) {
   options.rerank = QUASH_RERANK_F32;
   options.fields = fields;
   options.num_fields = 3;
+  options.partition_rows = 1000;  // the least: soon there is an index, made beside the writes
   const quash_status status = quash_collection_create(db, "numbers", &options, nullptr);
   if (status != QUASH_OK) return status;
   options.metric = QUASH_METRIC_IP;
@@ -265,6 +266,13 @@ quash_status ReadModel(const Collections& collections, uint64_t seed, Model* mod
   if (status != QUASH_OK) return status;
   if (!right) *wrong += "a row of names has contents that are not its own; ";
   return QUASH_OK;
+}
+
+quash_search_options SearchOfLists() {
+  quash_search_options options;
+  quash_search_options_init(&options);
+  options.nprobe = UINT32_MAX;
+  return options;
 }
 
 std::string Difference(const Model& found, const Model& expected) {

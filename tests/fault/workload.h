@@ -34,7 +34,8 @@ struct Batch {
 Batch MakeBatch(uint64_t seed, int64_t number);
 
 // The two collections written: "numbers" with int64 ids and float32 originals,
-// "names" with string ids and codes only. Every batch but those of maintenance
+// "names" with string ids and codes only; both are partitioned once they have a
+// thousand rows. Every batch but those of maintenance
 // goes to the one its number is assigned to.
 struct Collections {
   quash_collection* numbers = nullptr;
@@ -61,6 +62,10 @@ struct Model {
 //   wrong  out: what contents do not follow from their origin; "" if all do
 quash_status ReadModel(const Collections& collections, uint64_t seed, Model* model,
                        std::string* wrong);
+
+// Options of a search that reads every list of a partition index, so that it finds
+// what a search of every row finds.
+quash_search_options SearchOfLists();
 
 // "" if both hold the same rows, else how they differ.
 std::string Difference(const Model& found, const Model& expected);

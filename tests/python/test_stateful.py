@@ -23,16 +23,24 @@ ROWS = st.dictionaries(IDS, st.tuples(VECTORS, YEARS, DOCUMENTS), min_size=1, ma
 class Model(RuleBasedStateMachine):
     """self.rows: id to (vector, year, document) in insertion order."""
 
-    @initialize(id_type=st.sampled_from(["int64", "string"]), bits=st.integers(1, 4))
-    def start(self, id_type, bits):
+    @initialize(id_type=st.sampled_from(["int64", "string"]), bits=st.integers(1, 4),
+                crowd=st.sampled_from([0, 0, 0, 1100]))  # fmt: skip
+    def start(self, id_type, bits, crowd):
         self.folder = tempfile.mkdtemp()
         self.db = quashdb.open(self.folder + "/db", durability="normal")
         self.collection = self.db.create_collection(
-            "a", DIM, "l2", id_type, bits, "f32", fields={"year": int}
+            "a", DIM, "l2", id_type, bits, "f32", fields={"year": int}, partition_rows=1000
         )
         self.key = str if id_type == "string" else int
         self.rows = {}
         self.backups = 0
+        if crowd:  # enough for a partition index
+            rows = {self.key(1000 + i): ([i % 17 - 8, i % 5, i % 7, i % 11, i % 3], 2000 + i % 5,
+                                         None) for i in range(crowd)}  # fmt: skip
+            self.collection.add(*self._columns(rows))
+            self.rows.update(rows)
+            self.db.compact()
+            assert self.collection.stats().lists > 0
 
     def teardown(self):
         if hasattr(self, "db"):
@@ -89,9 +97,9 @@ class Model(RuleBasedStateMachine):
         }  # fmt: skip
         scores = {id: -float(np.sum((np.array(row[0]) - query) ** 2)) for id, row in rows.items()}
         expected = sorted(rows, key=lambda id: (-scores[id], self._order(id)))[:k]
-        # Every row a candidate: the staged search has nothing left to miss.
-        hits = self.collection.query(query, k, where, exact=exact, candidates=1000,
-                                     rerank_candidates=1000)[0]  # fmt: skip
+        # Every list probed, every row a candidate: the search has nothing left to miss.
+        hits = self.collection.query(query, k, where, exact=exact, candidates=2000,
+                                     rerank_candidates=2000, nprobe=10000)[0]  # fmt: skip
         assert [self.key(id) for id in hits.ids] == expected
         assert hits.scores.tolist() == [scores[id] for id in expected]
         assert hits.documents == [rows[id][2] for id in expected]
