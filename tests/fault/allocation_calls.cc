@@ -107,16 +107,17 @@ void CreateSample(World& world, const char* name, bool strings) {
   options.rerank = strings ? QUASH_RERANK_INT8 : QUASH_RERANK_F32;
   options.fields = fields.data();
   options.num_fields = fields.size();
+  options.partition_rows = strings ? UINT64_MAX : 1000;
   quash_collection* collection = nullptr;
   Must(quash_collection_create(world.db(), name, &options, &collection), "creating");
-  capi_test::Rows rows = capi_test::SampleRows(600, kDim, 0, 1);
+  capi_test::Rows rows = capi_test::SampleRows(strings ? 600 : 1100, kDim, 0, 1);
   if (strings) Inputs::NameRows(&rows);
   Must(quash_add(collection, rows.Get(), nullptr), "adding");
-  Must(quash_compact(world.db()), "compacting");  // seals
+  Must(quash_compact(world.db()), "compacting");  // seals, and makes lists
   const int64_t doomed[] = {0, 1, 2, 33, 34};
   const quash_ids ids = {5, doomed, nullptr};
   if (!strings) Must(quash_delete(collection, &ids, nullptr), "deleting");
-  capi_test::Rows tail = capi_test::SampleRows(40, kDim, 600, 2);
+  capi_test::Rows tail = capi_test::SampleRows(40, kDim, 1100, 2);
   if (strings) Inputs::NameRows(&tail);
   Must(quash_add(collection, tail.Get(), nullptr), "adding");
   quash_collection_free(collection);
