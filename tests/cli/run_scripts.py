@@ -71,12 +71,13 @@ def check_safe(shell):
         before = sorted(path.name for path in pathlib.Path(folder).iterdir())
         lines = (".read script.sql", ".open other.qdb", ".output out.txt", ".once out.txt",
                  ".import docs rows.jsonl", ".export docs out.jsonl", ".backup copy.qdb",
-                 ".restore a.qdb copy.qdb", ".plot docs plot.png", ".bench docs --queries queries.npy",
-                 ".measure docs --queries queries.npy",
+                 ".restore a.qdb copy.qdb", ".plot docs plot.png",
+                 ".bench docs --queries queries.npy", ".measure docs --queries queries.npy",
                  "SELECT id FROM docs NEAREST TO FILE 'queries.npy';")
         words = ("import a.qdb docs rows.jsonl", "export a.qdb docs out.jsonl",
                  "backup a.qdb copy.qdb", "restore a.qdb copy.qdb", "plot a.qdb docs plot.png",
-                 "search a.qdb docs --queries queries.npy", "bench a.qdb docs --queries queries.npy")
+                 "search a.qdb docs --queries queries.npy",
+                 "bench a.qdb docs --queries queries.npy")
         for arguments, text in ([(["--safe", "a.qdb"], line + "\n") for line in lines]
                                 + [(["--safe", *line.split()], "") for line in words]):
             done = subprocess.run([shell, *arguments], input=text, cwd=folder, text=True,

@@ -82,7 +82,8 @@ class Driver {
     options_.num_layers = bytes_.Pick<uint32_t>({1, 2, 3});
     options_.num_kv_heads = bytes_.Pick<uint32_t>({1, 2, 3});
     // Mostly the smallest: what is made of pages does not depend on it, the time does.
-    options_.head_dim = bytes_.Pick<uint32_t>({16, 16, 16, 16, 16, 32, 16, 48, 16, 64, 16, 80, 144});
+    options_.head_dim =
+        bytes_.Pick<uint32_t>({16, 16, 16, 16, 16, 32, 16, 48, 16, 64, 16, 80, 144});
     options_.k_bits = bytes_.Pick({2.0f, 3.0f, 4.0f, 2.5f, 3.5f});
     options_.v_bits = bytes_.Pick({2.0f, 3.0f, 4.0f, 2.5f, 3.5f});
     options_.k_quantizer = bytes_.OneIn(3) ? QUASH_KV_TQ_PROD : QUASH_KV_TQ_MSE;

@@ -1,7 +1,7 @@
 // libFuzzer: values as they are stored. The first byte says what of: a row's
 // record, a collection's entry, its state, a segment's entry, a framed part, the JSON
-// of a row, or a partition index's head. Any bytes are refused as damaged, or read and can be stored
-// again to the same effect.
+// of a row, or a partition index's head. Any bytes are refused as damaged, or read and
+// can be stored again to the same effect.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
