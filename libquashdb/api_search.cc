@@ -43,6 +43,7 @@ Status Run(const quash::Snapshot& snapshot, const float* queries, size_t nq, siz
            quash::SearchStats* stats) {
   QUASH_RETURN_IF_ERROR(CheckQueries(queries, nq, k, *snapshot.spec));
   plan.k = k;
+  plan.recall = quash::RecallInForce(snapshot, plan);
   return quash::Search(snapshot, queries, nq, plan, hits, stats);
 }
 
@@ -236,7 +237,8 @@ quash_status quash_query_run(quash_query* query, const float* queries, size_t nq
                                             /*with_scores=*/true, query->include, result.get()));
     query->stats = std::move(stats);
     query->measured = snapshot->widths;
-    query->recall_target = quash::RecallTarget(*snapshot, query->plan);
+    const double recall = quash::RecallInForce(*snapshot, query->plan);
+    query->recall_target = recall > 0 ? recall : quash::kDefaultRecall;
     query->indexed_rows =
         snapshot->partitions != nullptr ? snapshot->partitions->num_rows() : 0;
     query->nq = nq;

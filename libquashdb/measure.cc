@@ -64,6 +64,7 @@ class Measurement {
               const std::function<bool(uint64_t, uint64_t)>& progress)
       : snapshot_(snapshot), request_(request), progress_(progress), adaptive_(snapshot) {
     adaptive_.widths = SearchWidths();
+    adaptive_.widths.recall_curve = snapshot.widths.recall_curve;
   }
 
   Status Prepare(uint64_t rounds);
@@ -77,7 +78,6 @@ class Measurement {
   // What a search is measured with.
   struct Setting {
     SearchWidths widths;    // zeros: chosen
-    uint32_t nprobe = 0;    // as in SearchPlan
     double recall = 0;      // as in SearchPlan
     bool adaptive = false;  // not by the widths that the snapshot keeps
   };
@@ -101,7 +101,7 @@ class Measurement {
   Status EvaluateProbes(uint32_t nprobe, double* recall, uint64_t* lists);
   Status FindCandidates(const Setting& base, Found* found);
   Status FindForEveryRow(Found* found);
-  Status FindNprobe(std::vector<RecallPoint>* curve, Found* found);
+  Status FindRecall(Found* found, bool* reached);
   Status FindForTarget(MeasureReport* report, Outcome* outcome);
   SearchWidths WidthsInForce() const;
 
@@ -117,7 +117,7 @@ class Measurement {
   std::vector<double> exact_us_;
   uint64_t done_ = 0;
   uint64_t expected_ = 0;
-  Snapshot adaptive_;  // without kept widths
+  Snapshot adaptive_;  // without kept widths and target
 };
 
 //   rounds  of searches expected after the exact ones
@@ -200,8 +200,8 @@ Status Measurement::Evaluate(const Setting& setting, Outcome* outcome) {
   *outcome = Outcome();
   SearchPlan plan = Plan();
   plan.widths = setting.widths;
-  plan.nprobe = setting.nprobe;
   plan.recall = setting.recall;
+  if (!setting.adaptive) plan.recall = RecallInForce(snapshot_, plan);
   std::vector<double> times, candidates, rerank_candidates;
   for (size_t q = 0; q < nq_; ++q) {
     std::vector<std::vector<Hit>> hits;
@@ -265,8 +265,7 @@ Status Measurement::FindCurve(std::vector<RecallPoint>* curve) {
   return Status();
 }
 
-// The fewest candidates that reach the target with base.nprobe and
-// base.widths.planes, to about 5 %.
+// The fewest candidates that reach the target with base.widths.planes, to about 5 %.
 Status Measurement::FindCandidates(const Setting& base, Found* found) {
   const auto evaluate = [&](uint32_t candidates, Outcome* result) {
     found->setting = base;
@@ -279,11 +278,7 @@ Status Measurement::FindCandidates(const Setting& base, Found* found) {
   uint32_t enough = static_cast<uint32_t>(request_.k) + 1;
   uint32_t too_few = enough - 1;
   QUASH_RETURN_IF_ERROR(evaluate(enough, outcome));
-  double last = -1;
   while (outcome->recall < request_.target_recall && enough < all) {
-    // Lists that are not probed are missed whatever the width.
-    if (base.nprobe != 0 && enough > 64 * request_.k && outcome->recall <= last) return Status();
-    last = outcome->recall;
     too_few = enough;
     enough = enough < all / 2 ? 2 * enough : all;
     QUASH_RETURN_IF_ERROR(evaluate(enough, outcome));
@@ -320,83 +315,54 @@ Status Measurement::FindForEveryRow(Found* found) {
   return Status();
 }
 
-// The fewest lists that reach the target with adaptive widths, to about 5 %; the
-// curve, which reaches it, gets the points tried.
-Status Measurement::FindNprobe(std::vector<RecallPoint>* curve, Found* found) {
-  size_t high = std::find_if(curve->begin(), curve->end(),
-                             [&](const RecallPoint& point) {
-                               return point.recall >= request_.target_recall;
-                             }) -
-                curve->begin();
-  uint32_t enough = (*curve)[high].nprobe;
-  uint32_t too_few = high == 0 ? enough - 1 : (*curve)[high - 1].nprobe;
-  while (enough - too_few > std::max(1u, enough / 20)) {
-    const uint32_t middle = too_few + (enough - too_few) / 2;
-    double recall = 0;
-    uint64_t lists = 0;
-    QUASH_RETURN_IF_ERROR(EvaluateProbes(middle, &recall, &lists));
-    recall = std::clamp<double>(recall, (*curve)[high - 1].recall, (*curve)[high].recall);
-    curve->insert(curve->begin() + high, {middle, static_cast<float>(recall)});
-    if (recall >= request_.target_recall) {
-      enough = middle;
+// The least recall to ask for, to about 5 % of what it leaves out, with which the
+// search reaches the target: it decides how many lists are probed and how wide the
+// stages are. *reached false: none below 1 does.
+Status Measurement::FindRecall(Found* found, bool* reached) {
+  double enough = 1, too_little = 0;
+  double next = std::min(request_.target_recall, 0.9999);
+  for (int round = 0; round < 12; ++round) {
+    Found tried;
+    tried.setting.recall = next;
+    tried.setting.adaptive = true;
+    QUASH_RETURN_IF_ERROR(Evaluate(tried.setting, &tried.outcome));
+    if (tried.outcome.recall >= request_.target_recall) {
+      enough = next;
+      *found = std::move(tried);
     } else {
-      too_few = middle;
-      ++high;
+      too_little = next;
     }
+    if (enough - too_little <= std::max(0.05 * (1 - enough), 0.002)) break;
+    next = enough == 1 ? 1 - (1 - too_little) / 2 : (enough + too_little) / 2;
+    if (next > 0.9999) break;
   }
-  found->setting.nprobe = enough;
-  found->setting.adaptive = true;
-  return Evaluate(found->setting, &found->outcome);
+  *reached = enough < 1;
+  return Status();
 }
 
-// With a partition index: few lists and adaptive widths, or some more lists and
-// narrow widths, whichever is faster. Else, or where lists do not reach the target,
-// narrow widths over every row.
+// With a partition index, by recall; without one, or where no number of lists
+// reaches the target, by narrow widths over every row.
 Status Measurement::FindForTarget(MeasureReport* report, Outcome* outcome) {
-  const double target = request_.target_recall;
-  std::vector<RecallPoint> curve;
-  double recall_target = 1;
   Found best;
   bool reached = false;
   // A GPU scans every row.
-  if (snapshot_.gpu == nullptr) {
+  const bool probes = snapshot_.gpu == nullptr && snapshot_.partitions != nullptr;
+  if (probes) {
+    std::vector<RecallPoint> curve;
     const Status status = FindCurve(&curve);
     if (!status.ok() && status.code() != QUASH_UNSUPPORTED) return status;
-    reached = status.ok() && curve.back().recall >= target;
-  }
-  if (curve.empty()) {
-    curve = snapshot_.widths.recall_curve;
-    recall_target = snapshot_.widths.recall_target;
-  }
-  if (reached) {
-    QUASH_RETURN_IF_ERROR(FindNprobe(&curve, &best));
-    reached = best.outcome.recall >= target;
-    // What names this number of lists on the curve; 1 would name every row.
-    const double at_nprobe = RecallOf(curve, best.setting.nprobe);
-    double named = at_nprobe < 1 ? at_nprobe : target;
-    for (const double share : {1 / 3.0, 2 / 3.0}) {
-      const double wider = target + share * (1 - target);
-      Setting base;
-      base.nprobe = NprobeFor(curve, wider);
-      base.widths.planes = 1;
-      if (base.nprobe <= best.setting.nprobe) continue;
-      Found other;
-      QUASH_RETURN_IF_ERROR(FindCandidates(base, &other));
-      if (other.outcome.recall < target) continue;
-      if (reached && other.outcome.search_us >= best.outcome.search_us) continue;
-      best = std::move(other);
-      reached = true;
-      named = wider;
+    if (status.ok()) {
+      adaptive_.widths.recall_curve = std::move(curve);
+      QUASH_RETURN_IF_ERROR(FindRecall(&best, &reached));
     }
-    if (reached) recall_target = named;
   }
   if (!reached) {
     best = Found();
     QUASH_RETURN_IF_ERROR(FindForEveryRow(&best));
   }
   report->keep = best.setting.widths;
-  report->keep.recall_curve = std::move(curve);
-  report->keep.recall_target = recall_target;
+  report->keep.recall_curve = adaptive_.widths.recall_curve;
+  report->keep.recall_target = probes ? best.setting.recall : snapshot_.widths.recall_target;
   report->widths = best.setting.adaptive ? best.outcome.used : best.setting.widths;
   *outcome = std::move(best.outcome);
   return Status();

@@ -27,4 +27,9 @@ uint32_t NprobeFor(std::span<const RecallPoint> curve, double recall) {
   return std::clamp(static_cast<uint32_t>(std::ceil(nprobe - 1e-6)), low.nprobe + 1, high->nprobe);
 }
 
+double RecallInForce(const Snapshot& snapshot, const SearchPlan& plan) {
+  if (plan.recall > 0 || plan.nprobe > 0 || snapshot.gpu != nullptr) return plan.recall;
+  return snapshot.partitions != nullptr ? snapshot.widths.recall_target : 0;
+}
+
 }  // namespace quash
