@@ -88,7 +88,9 @@ Status PartitionUpkeep::Step(bool* idle) {
     return list != nullptr ? list->rows() : 0;
   };
   const bool many_small = small.size() > std::max<size_t>(index_->num_lists() / 16, kFewestLists);
-  if (!large.empty() || many_small) {
+  // Where codes hardly tell centroids apart, rows move between lists at every step.
+  const uint64_t most_restructured = 4 * (live_rows / wanted + 64);
+  if ((!large.empty() || many_small) && collection_.restructured_ < most_restructured) {
     std::sort(large.begin(), large.end(), [&](uint32_t a, uint32_t b) {
       return rows_of(a) != rows_of(b) ? rows_of(a) > rows_of(b) : a < b;
     });
@@ -150,7 +152,9 @@ Status PartitionUpkeep::IndexRows() {
   QUASH_RETURN_IF_ERROR(
       AssignRows(*snapshot_, index_->centroids(), rows, threads_, stop_, lists.data()));
   for (size_t i = 0; i < rows.size(); ++i) change.rows[lists[i]].push_back(sources[i]);
-  return Apply(std::move(change), /*in_batches=*/true);
+  QUASH_RETURN_IF_ERROR(Apply(std::move(change), /*in_batches=*/true));
+  collection_.restructured_ = 0;
+  return Status();
 }
 
 Status PartitionUpkeep::Members(uint32_t list, std::vector<Member>* members,
@@ -257,6 +261,7 @@ Status PartitionUpkeep::Restructure(std::span<const uint32_t> split,
     }
   }
   QUASH_RETURN_IF_ERROR(Apply(std::move(change), /*in_batches=*/false));
+  collection_.restructured_ += split.size() + dissolved.size();
   for (const uint32_t list : stuck) {
     const auto& now = applied_->lists()[list];
     if (now != nullptr) collection_.unsplittable_.insert(now->number());
@@ -299,8 +304,13 @@ Status PartitionUpkeep::MeasureCurve(bool* idle) {
   request.sample = kMeasuredQueries;
   request.threads = static_cast<uint32_t>(threads_);
   std::vector<RecallPoint> curve;
-  QUASH_RETURN_IF_ERROR(MeasureRecallCurve(
-      *snapshot_, request, [this](uint64_t, uint64_t) { return stop_ && stop_(); }, &curve));
+  const Status measured = MeasureRecallCurve(
+      *snapshot_, request, [this](uint64_t, uint64_t) { return stop_ && stop_(); }, &curve);
+  if (measured.code() == QUASH_UNSUPPORTED) {  // too few rows for searches to probe lists
+    *idle = true;
+    return Status();
+  }
+  QUASH_RETURN_IF_ERROR(measured);
   QUASH_RETURN_IF_ERROR(collection_.SetRecallCurve(std::move(curve)));
   Change change = Unchanged();
   change.measured_rows = live;

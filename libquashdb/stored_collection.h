@@ -125,6 +125,7 @@ class StoredCollection final : public Collection {
 
   std::mutex upkeep_mutex_;           // taken before any other; for:
   std::set<uint64_t> unsplittable_;   // values of lists whose rows are all alike
+  uint64_t restructured_ = 0;         // lists split or dissolved since rows were last added
 };
 
 inline constexpr uint64_t kNoSlot = UINT64_MAX;

@@ -140,6 +140,96 @@ TEST_CASE("changed values are found out or do no harm") {
           " unseen, all of them without a checksum of ours");
 }
 
+void Remove(const std::string& path, const Value& value) {
+  const Database database(path);
+  for (rocksdb::ColumnFamilyHandle* handle : database.handles) {
+    if (handle->GetName() != value.family) continue;
+    REQUIRE(database.db->Delete(rocksdb::WriteOptions(), handle, value.key).ok());
+  }
+}
+
+// Of every row, through every list.
+quash_status SearchAll(const std::string& path) {
+  const capi_test::Db db = capi_test::Open(path, QUASH_OPEN_READONLY);
+  quash_collection* raw = nullptr;
+  const quash_status opened = quash_collection_open(db.get(), "c", &raw);
+  if (opened != QUASH_OK) return opened;
+  const capi_test::Collection collection(raw);
+  quash_search_options options;
+  quash_search_options_init(&options);
+  options.nprobe = UINT32_MAX;
+  quash_result* result = nullptr;
+  const quash_status searched =
+      quash_search(raw, capi_test::RandomVectors(1, 16, 9).data(), 1, 10, &options, &result);
+  quash_result_free(result);
+  return searched;
+}
+
+TEST_CASE("lists and centroids that are changed or gone are found out") {
+  const TempDir dir;
+  const std::string original = dir / "original.qdb", path = dir / "changed.qdb";
+  {
+    const capi_test::Db db = capi_test::Open(original);
+    quash_collection_options options;
+    quash_collection_options_init(&options);
+    options.dim = 16;
+    options.partition_rows = 1000;
+    quash_collection* raw = nullptr;
+    REQUIRE_OK(quash_collection_create(db.get(), "c", &options, &raw));
+    const capi_test::Collection collection(raw);
+    capi_test::Rows rows{.n = 2000, .vectors = capi_test::RandomVectors(2000, 16, 1)};
+    REQUIRE_OK(quash_add(raw, rows.Get(), nullptr));
+    REQUIRE_OK(quash_compact(db.get()));
+  }
+  REQUIRE(SearchAll(original) == QUASH_OK);
+  std::vector<Value> lists;
+  for (Value& value : ReadValues(original + "/data")) {
+    if (value.family == "lists") lists.push_back(std::move(value));
+  }
+  REQUIRE(lists.size() > 10);
+  std::mt19937_64 random(5);
+  int refused = 0;
+  // Some of the first values and the last few: lists, and centroids.
+  for (size_t i = 0; i < lists.size(); i += i + 6 < lists.size() ? 5 : 1) {
+    for (int change = 0; change < 3; ++change) {
+      CAPTURE(i);
+      CAPTURE(change);
+      CopyDatabase(original, path);
+      Value value = lists[i];
+      if (change == 0) {
+        Remove(path + "/data", value);
+      } else if (change == 1) {
+        value.bytes[random() % value.bytes.size()] ^= static_cast<char>(1 << random() % 8);
+        Replace(path + "/data", value);
+      } else {
+        value.bytes = lists[(i + 1) % lists.size()].bytes;
+        Replace(path + "/data", value);
+      }
+      // Without its centroids the index is left out.
+      const quash_status searched = SearchAll(path);
+      CHECK((searched == QUASH_CORRUPT || searched == QUASH_OK));
+      refused += searched == QUASH_CORRUPT;
+      {
+        const capi_test::Db db = capi_test::Open(path, QUASH_OPEN_READONLY);
+        CHECK(quash_verify(db.get(), nullptr) == QUASH_CORRUPT);
+      }
+      {
+        const capi_test::Db db = capi_test::Open(path);
+        CHECK(quash_compact(db.get()) == QUASH_OK);
+        CHECK(quash_verify(db.get(), nullptr) == QUASH_OK);
+        const capi_test::Collection c = capi_test::OpenCollection(db.get(), "c");
+        quash_collection_info info{};
+        info.struct_size = sizeof(info);
+        REQUIRE_OK(quash_collection_stats(c.get(), &info));
+        CHECK(info.lists > 0);
+        CHECK(info.indexed_rows == 2000);
+      }
+      CHECK(SearchAll(path) == QUASH_OK);
+    }
+  }
+  CHECK(refused > 0);
+}
+
 TEST_SUITE_END();
 
 }  // namespace
