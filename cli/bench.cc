@@ -118,17 +118,18 @@ void Measure(Session& session, const MeasureOptions& options) {
     const WithProgress progress(session, "measuring");
     Check(quash_measure(collection.get(), &measure, &report));
   }
-  session.Print({"recall", "recall low", "search us", "exact us", "candidates", "rerank", "planes",
-                 "queries"},
+  session.Print({"recall", "recall low", "search us", "exact us", "nprobe", "candidates", "rerank",
+                 "planes", "queries"},
                 {{Fixed(report.recall, 4), Fixed(report.recall_low, 4), Fixed(report.search_us, 1),
-                  Fixed(report.exact_us, 1), Cell::Count(report.candidates),
+                  Fixed(report.exact_us, 1), Cell::Count(report.nprobe),
+                  Cell::Count(report.candidates),
                   Cell::Count(report.rerank_candidates), Cell::Count(report.planes),
                   Cell::Count(report.queries)}});
   if (options.target > 0 && report.recall < options.target) {
     throw Error(fmt::format("recall {:.4f} is the highest found; {} was not reached", report.recall,
                             options.target));
   }
-  if (options.apply) session.Remark("these widths are now the collection's default");
+  if (options.apply) session.Remark("this is now the collection's default");
 }
 
 void Bench(Session& session, const BenchOptions& options) {
@@ -141,6 +142,8 @@ void Bench(Session& session, const BenchOptions& options) {
   if (queries.n == 0) throw Error("no queries");
   quash_search_options search;
   quash_search_options_init(&search);
+  search.recall = options.recall;
+  search.nprobe = options.nprobe;
   search.candidates = options.candidates;
   search.rerank_candidates = options.rerank_candidates;
   search.planes = options.planes;

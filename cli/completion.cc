@@ -122,7 +122,9 @@ class StatementCompletion {
     } else if (Starts("CREATE")) {
       Creating(after_name);
     } else if (OpenParenthesisAfter("WITH")) {
-      OfferAll(word_, {"candidates", "exact", "min_score", "planes", "rerank_candidates", "threads"},
+      OfferAll(word_,
+               {"candidates", "exact", "min_score", "nprobe", "planes", "recall",
+                "rerank_candidates", "threads"},
                out_);
     } else if (Has("WHERE")) {
       Filtering(last);
@@ -176,7 +178,8 @@ class StatementCompletion {
     if (OpenParenthesisAfter("FIELDS")) {
       if (after_name) Keywords({"BOOL", "FLOAT", "INT", "INT[]", "STRING", "STRING[]"});
     } else if (last.Is('(') || last.Is(',')) {
-      OfferAll(word_, {"bits", "dim", "id", "metric", "rerank", "rotation", "seed"}, out_);
+      OfferAll(word_, {"bits", "dim", "id", "metric", "partition_rows", "rerank", "rotation", "seed"},
+               out_);
     } else if (is("metric")) {
       OfferAll(word_, {"cosine", "ip", "l2"}, out_);
     } else if (is("rerank")) {

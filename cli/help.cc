@@ -18,6 +18,8 @@ constexpr Topic kTopics[] = {
                       rescored from; none saves space and gives up exact search
   id T                int (default) or string
   rotation R, seed N  hadamard (default) or dense; default seed 42
+  partition_rows N    rows from which searches read the nearest lists instead of
+                      every row: default 100000, never, or at least 1000
   types               BOOL, INT, FLOAT, STRING, INT[], STRING[]
 Example
   CREATE COLLECTION docs (dim 384, metric cosine, id string)
@@ -46,8 +48,9 @@ Example
   LIMIT      results per query, default 10; without NEAREST TO, every row
   AFTER      the next page: the last row's score and id
   FILE       without ROW, every row of the file is a query
-  options    exact TRUE, candidates n, rerank_candidates n, planes 1|2,
-             min_score x, threads n
+  options    exact TRUE, recall x, nprobe n, candidates n, rerank_candidates n,
+             planes 1|2, min_score x, threads n; written recall 0.95, recall = 0.95
+             or recall => 0.95
 Example
   SELECT id, score, section FROM docs NEAREST TO ID 'a' WHERE size_kb < 500 LIMIT 5;
 )"},

@@ -137,6 +137,7 @@ Collection CreateFor(Session& session, const ImportOptions& options, const Surve
   create.metric = ParseMetric(options.metric);
   create.rerank = ParseRerank(options.rerank);
   create.bits = options.bits;
+  create.partition_rows = options.partition_rows;
   create.id_type = survey.string_ids ? QUASH_ID_STRING : QUASH_ID_INT64;
   std::vector<quash_field> fields;
   for (const Field& field : inferred) fields.push_back({field.name.c_str(), field.type});

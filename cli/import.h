@@ -28,6 +28,7 @@ struct ImportOptions {
   std::string metric = "cosine";
   std::string rerank = "f16";
   uint32_t bits = 4;
+  uint64_t partition_rows = 0;
 };
 
 // Keeps the order of keys, and so of the fields of a new collection.

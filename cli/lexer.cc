@@ -99,7 +99,7 @@ Token Lexer::Next() {
     }
     return Take(TokenKind::kNumber, length);
   }
-  for (const std::string_view two : {"==", "!=", "<>", "<=", ">="}) {
+  for (const std::string_view two : {"==", "!=", "<>", "<=", ">=", "=>"}) {
     if (rest.starts_with(two)) return Take(TokenKind::kSymbol, 2);
   }
   constexpr std::string_view kSymbols = "()[],;*=<>+-";

@@ -183,14 +183,18 @@ class Parser {
     return field;
   }
 
-  // (name value, name = value, ...)
+  // (name value, name = value, name => value, ...)
   std::vector<Option> ParseOptions() {
     std::vector<Option> options;
     Expect('(');
     do {
       Option option;
       option.name = ExpectName("an option name");
-      Accept('=');
+      if (token_.kind == TokenKind::kSymbol && token_.text == "=>") {
+        Advance();
+      } else {
+        Accept('=');
+      }
       if (token_.kind == TokenKind::kWord && !token_.IsWord("TRUE") && !token_.IsWord("FALSE")) {
         option.value = ToLower(token_.text);
         Advance();

@@ -58,6 +58,10 @@ quash_id_type ParseIdType(std::string_view name) {
 
 quash_metric Schema::metric_code() const { return ParseMetric(metric); }
 
+std::string Schema::partition_rows_text() const {
+  return partition_rows ? std::to_string(*partition_rows) : "never";
+}
+
 const Field* Schema::FindField(std::string_view field) const {
   for (const Field& candidate : fields) {
     if (candidate.name == field) return &candidate;
@@ -84,6 +88,8 @@ Schema DescribeCollection(quash_collection* collection) {
   schema.rerank = json.at("rerank");
   schema.rotation = json.at("rotation");
   schema.seed = json.at("seed");
+  const nlohmann::json& partition_rows = json.at("partition_rows");
+  if (!partition_rows.is_null()) schema.partition_rows = partition_rows.get<uint64_t>();
   schema.rows = json.at("rows");
   for (const nlohmann::json& field : json.at("fields")) {
     schema.fields.push_back(
@@ -94,9 +100,11 @@ Schema DescribeCollection(quash_collection* collection) {
 
 std::string CreateStatement(const Schema& schema) {
   std::string text = fmt::format(
-      "CREATE COLLECTION {} (dim {}, metric {}, bits {}, rerank {}, id {}, rotation {}, seed {})",
+      "CREATE COLLECTION {} (dim {}, metric {}, bits {}, rerank {}, id {}, rotation {}, seed {}, "
+      "partition_rows {})",
       QuoteName(schema.name), schema.dim, schema.metric, schema.bits, schema.rerank,
-      schema.has_string_ids() ? "string" : "int", schema.rotation, schema.seed);
+      schema.has_string_ids() ? "string" : "int", schema.rotation, schema.seed,
+      schema.partition_rows_text());
   for (size_t i = 0; i < schema.fields.size(); ++i) {
     const Field& field = schema.fields[i];
     text += i == 0 ? "\n  FIELDS (" : ", ";

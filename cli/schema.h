@@ -1,6 +1,7 @@
 // A collection's description, read from the library's JSON.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,11 +23,13 @@ struct Schema {
   std::string rerank;
   std::string rotation;
   uint64_t seed = 0;
+  std::optional<uint64_t> partition_rows;  // none: never
   uint64_t rows = 0;
   std::vector<Field> fields;
 
   bool has_string_ids() const { return id_type == "string"; }
   quash_metric metric_code() const;
+  std::string partition_rows_text() const;  // as statements take it
   const Field* FindField(std::string_view field) const;
   // Names of fields and built-in columns, for suggestions.
   std::vector<std::string> ColumnNames() const;

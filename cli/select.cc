@@ -24,8 +24,9 @@ struct Search {
   bool many = false;  // results carry their query's number
 };
 
-const std::vector<std::string> kSearchOptions = {"exact",  "candidates", "rerank_candidates",
-                                                 "planes", "min_score",  "threads"};
+const std::vector<std::string> kSearchOptions = {
+    "exact", "recall", "nprobe", "candidates", "rerank_candidates", "planes", "min_score",
+    "threads"};
 
 uint32_t Width(const Option& option) {
   const Value& value = option.value;
@@ -46,6 +47,15 @@ void SetOption(const Option& option, quash_search_options* options) {
   } else if (is("min_score")) {
     if (!option.value.is_number()) throw Error("min_score must be a number", option.name.offset);
     options->min_score = option.value.get<double>();
+  } else if (is("recall")) {
+    if (!option.value.is_number()) throw Error("recall must be a number", option.name.offset);
+    options->recall = option.value.get<double>();
+    if (!(options->recall > 0 && options->recall <= 1)) {
+      throw Error(fmt::format("recall is {}, expected above 0, at most 1", option.value.dump()),
+                  option.name.offset);
+    }
+  } else if (is("nprobe")) {
+    options->nprobe = Width(option);
   } else if (is("candidates")) {
     options->candidates = Width(option);
   } else if (is("rerank_candidates")) {
@@ -262,6 +272,7 @@ void PrintExplanation(Session& session, const nlohmann::json& explanation) {
       text = fmt::format("unknown; .measure finds it");
     }
     if (key == "filter" && value.is_null()) text = "none";
+    if (key == "recall_at_nprobe" && value.is_number()) text += " (measured)";
     properties.push_back({Cell::Text(key), Cell::Text(text)});
   }
   session.Write("\n");

@@ -13,7 +13,7 @@ namespace quash::cli {
 namespace {
 
 const std::vector<std::string> kCollectionOptions = {"dim", "metric",   "bits", "rerank",
-                                                     "id",  "rotation", "seed"};
+                                                     "id",  "rotation", "seed", "partition_rows"};
 
 uint64_t Unsigned(const Option& option) {
   if (!option.value.is_number_integer() || option.value < 0) {
@@ -55,6 +55,9 @@ void SetOption(const Option& option, quash_collection_options* options) {
       options->rerank = ParseRerank(Word(option));
     } else if (is("rotation")) {
       options->rotation = ParseRotation(Word(option));
+    } else if (is("partition_rows")) {
+      const bool never = option.value.is_string() && EqualsIgnoreCase(Word(option), "never");
+      options->partition_rows = never ? UINT64_MAX : Unsigned(option);
     } else if (is("id") || is("id_type")) {
       options->id_type = ParseIdType(Word(option));
     } else {
@@ -216,8 +219,9 @@ void Run(Session& session, const Describe& describe) {
       session.OpenCollection(describe.collection.text, describe.collection.offset);
   const Schema schema = DescribeCollection(collection.get());
   const std::string vector =
-      fmt::format("{}, {} bits, rerank {}, rotation {}, seed {}", schema.metric, schema.bits,
-                  schema.rerank, schema.rotation, schema.seed);
+      fmt::format("{}, {} bits, rerank {}, rotation {}, seed {}, partition_rows {}",
+                  schema.metric, schema.bits, schema.rerank, schema.rotation, schema.seed,
+                  schema.partition_rows_text());
   const std::string id_type = schema.has_string_ids() ? "STRING" : "INT";
   std::vector<std::vector<Cell>> rows = {
       {Cell::Text("id"), Cell::Text(id_type), Cell::Text("unique")},

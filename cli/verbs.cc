@@ -59,6 +59,8 @@ BoundVerb DefineImport(CLI::App& app, bool subcommand) {
       ->capture_default_str();
   app.add_option("--rerank", options->rerank, "With --create: none, int8, f16 or f32")
       ->capture_default_str();
+  app.add_option("--partition-rows", options->partition_rows,
+                 "With --create: rows from which it is partitioned; 0: 100000");
   return {[options](Session& session) { Import(session, *options); }, Always(QUASH_OPEN_CREATE)};
 }
 
@@ -85,6 +87,8 @@ struct SearchOptions {
   std::vector<std::string> columns;
   uint64_t k = 10;
   bool exact = false;
+  std::optional<double> recall;
+  std::optional<uint64_t> nprobe;
   std::optional<uint64_t> candidates;
   std::optional<double> min_score;
   bool explain = false;
@@ -116,6 +120,8 @@ void RunSearchVerb(Session& session, const SearchOptions& options) {
   for (const std::string& column : options.columns) select.columns.push_back({column});
   select.limit = options.k;
   if (options.exact) select.options.push_back({{"exact"}, true});
+  if (options.recall) select.options.push_back({{"recall"}, *options.recall});
+  if (options.nprobe) select.options.push_back({{"nprobe"}, *options.nprobe});
   if (options.candidates) select.options.push_back({{"candidates"}, *options.candidates});
   if (options.min_score) select.options.push_back({{"min_score"}, *options.min_score});
   if (options.explain) {
@@ -138,6 +144,9 @@ BoundVerb DefineSearch(CLI::App& app, bool) {
   app.add_option("--filter", options->filter, "WHERE text that results must match");
   app.add_option("--columns", options->columns, "Columns to show, comma-separated")->delimiter(',');
   app.add_flag("--exact", options->exact, "Score every row from the rerank tier");
+  app.add_option("--recall", options->recall,
+                 "Share of the best rows to find in a partitioned collection, above 0 to 1");
+  app.add_option("--nprobe", options->nprobe, "Lists to probe, instead of --recall");
   app.add_option("--candidates", options->candidates, "Survivors of the plane scan");
   app.add_option("--min-score", options->min_score, "Lowest score of a result");
   app.add_flag("--explain", options->explain, "Show how the search was done instead");
@@ -246,11 +255,11 @@ BoundVerb DefineMeasure(CLI::App& app, bool) {
   const auto options = std::make_shared<MeasureOptions>();
   AddCollectionOrOnly(app, &options->collection);
   app.add_option("-k,--k", options->k, "Results per query")->capture_default_str();
-  app.add_option("--target", options->target, "Find the smallest widths with this recall")
+  app.add_option("--target", options->target, "Find the smallest widths and fewest lists with this recall")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--sample", options->sample, "Queries")->capture_default_str();
   app.add_option("--queries", options->queries, "Vector file of queries (default: stored rows)");
-  app.add_flag("--apply", options->apply, "Keep the widths found as the collection's default");
+  app.add_flag("--apply", options->apply, "Keep what was found as the collection's default");
   return {[options](Session& session) {
             if (!options->queries.empty()) session.RefuseIfSafe("--queries");
             Measure(session, *options);
@@ -264,6 +273,8 @@ BoundVerb DefineBench(CLI::App& app, bool) {
   app.add_option("-k,--k", options->k, "Results per query")->capture_default_str();
   app.add_option("--queries", options->queries, "Vector file of queries (default: stored rows)");
   app.add_option("-n,--count", options->count, "Queries at most")->capture_default_str();
+  app.add_option("--recall", options->recall, "Recall to aim at in a partitioned collection");
+  app.add_option("--nprobe", options->nprobe, "Lists to probe, instead of --recall");
   app.add_option("--candidates", options->candidates, "Survivors of the plane scan");
   app.add_option("--rerank-candidates", options->rerank_candidates,
                  "Rows scored from the rerank tier");

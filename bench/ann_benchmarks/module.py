@@ -15,7 +15,8 @@ class QuashDB(BaseANN):
     """One in-memory collection.
 
     metric: "angular" or "euclidean".
-    method_param: {"bits": 1..4, "rerank": "none", "int8", "f16" or "f32"}.
+    method_param: {"bits": 1..4, "rerank": "none", "int8", "f16" or "f32",
+        "partition_rows": rows from which it is partitioned, None: never}.
     """
 
     METRICS = {"angular": "cosine", "euclidean": "l2"}
@@ -41,11 +42,13 @@ class QuashDB(BaseANN):
             self._collection.add(ids=np.arange(first, first + len(part)), vectors=part)
         self._db.compact()
 
-    def set_query_arguments(self, planes, candidates, rerank_candidates):
-        """Bit planes scanned over all rows (1 or 2), rows kept of that scan and
-        rows scored by the rerank tier; 0 leaves the choice to QuashDB."""
+    def set_query_arguments(self, planes, candidates, rerank_candidates, recall=0, nprobe=0):
+        """Bit planes scanned (1 or 2), rows kept of that scan and rows scored by
+        the rerank tier; of a partitioned collection the recall to aim at, or the
+        lists to probe. 0 leaves the choice to QuashDB."""
         self._query_arguments = {"planes": planes, "candidates": candidates,
-                                 "rerank_candidates": rerank_candidates}
+                                 "rerank_candidates": rerank_candidates, "recall": recall,
+                                 "nprobe": nprobe}
         self.name = f"QuashDB({self._method_param}, {self._query_arguments})"
 
     def query(self, q, n):

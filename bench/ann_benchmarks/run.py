@@ -218,7 +218,8 @@ def plot(results, title, path):
 def label_of(arguments):
     build = arguments[1]
     tier = "" if build["rerank"] == "none" else f" + {build['rerank']} rerank"
-    return f"QuashDB {build['bits']}-bit{tier}"
+    lists = "" if build["partition_rows"] is None else ", partitions"
+    return f"QuashDB {build['bits']}-bit{tier}{lists}"
 
 
 def main():

@@ -15,15 +15,15 @@ _quashdb() {
     --kind) COMPREPLY=($(compgen -W 'recall map' -- "$current")); return ;;
   esac
   case $verb in
-    import) words='-h --help --vectors --create --replace --metadata --ids --id-field --vector-field --document-field --fields --metric --bits --rerank' ;;
-    search) words='-h --help --row -k --k --filter --columns --exact --candidates --min-score --explain --vector --id --queries' ;;
+    import) words='-h --help --vectors --create --replace --metadata --ids --id-field --vector-field --document-field --fields --metric --bits --rerank --partition-rows' ;;
+    search) words='-h --help --row -k --k --filter --columns --exact --recall --nprobe --candidates --min-score --explain --vector --id --queries' ;;
     export) words='-h --help --filter --no-vectors' ;;
     backup) words='-h --help' ;;
     restore) words='-h --help' ;;
     check) words='-h --help' ;;
     stats) words='-h --help' ;;
     measure) words='-h --help -k --k --target --sample --queries --apply' ;;
-    bench) words='-h --help -k --k --queries -n --count --candidates --rerank-candidates --planes --filter' ;;
+    bench) words='-h --help -k --k --queries -n --count --recall --nprobe --candidates --rerank-candidates --planes --filter' ;;
     plot) words='-h --help --kind --by' ;;
     compact) words='-h --help' ;;
     *) words='-h --help --version --readonly --follow --safe --durability --memory-budget --threads --mode --batch import search export backup restore check stats measure bench plot compact' ;;

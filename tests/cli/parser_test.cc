@@ -118,6 +118,17 @@ TEST_CASE("SELECT from files, by id, and counts") {
   CHECK_NOTHROW(ParseAs<ShowCollections>("show collections ;"));
 }
 
+TEST_CASE("options are written with a space, = or =>") {
+  const auto select =
+      ParseAs<Select>("SELECT * FROM a NEAREST TO ID 1 WITH (recall => 0.95, nprobe = 3, planes 1)");
+  REQUIRE(select.options.size() == 3);
+  CHECK(select.options[0].name.text == "recall");
+  CHECK(select.options[0].value == 0.95);
+  CHECK(select.options[1].value == 3);
+  CHECK(select.options[2].value == 1);
+  CHECK(Contains(Complaint("SELECT * FROM a WITH (recall => => 1)").first, "found =>"));
+}
+
 TEST_CASE("misspelt keywords are suggested, at their place") {
   using Pair = std::pair<std::string, size_t>;
   CHECK(Complaint("SELECT * FORM a") == Pair{"expected FROM, found FORM; did you mean FROM?", 9});

@@ -12,6 +12,7 @@ import difflib
 import json
 import os
 import pathlib
+import random as numbers
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,52 @@ def check_mistyped(shell):
     return ""
 
 
+def check_partitions(shell):
+    """A collection of enough rows is partitioned, and the options of lists reach it."""
+    with tempfile.TemporaryDirectory() as folder:
+        random = numbers.Random(1)
+        rows = pathlib.Path(folder, "rows.jsonl")
+        rows.write_text("".join(
+            json.dumps({"id": n, "vector": [random.gauss(0, 1) for _ in range(16)]}) + "\n"
+            for n in range(3000)))
+
+        def command(*words):
+            done = subprocess.run([shell, *words], cwd=folder, capture_output=True, text=True,
+                                  timeout=120, check=False)
+            if done.returncode != 0:
+                raise ValueError(f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+            return done.stdout
+
+        try:
+            command("import", "p.qdb", "rows", "--create", "rows.jsonl", "--partition-rows", "1000")
+            command("compact", "p.qdb")
+            stats = json.loads(command("--mode", "json", "stats", "p.qdb", "rows"))
+            explain = {
+                flags: json.loads(command("--mode", "json", "search", "p.qdb", "rows", "--id", "7",
+                                          "--explain", *flags))
+                for flags in ((), ("--recall", "0.5"), ("--recall", "1"), ("--nprobe", "2"))}
+            first = command("--mode", "csv", "search", "p.qdb", "rows", "--id", "7", "--k", "1",
+                            "--nprobe", "1")
+            statement = json.loads(command(
+                "--mode", "json", "p.qdb",
+                "EXPLAIN SELECT id FROM rows NEAREST TO ID 7 WITH (recall => 0.5)"))
+            measured = command("--mode", "json", "measure", "p.qdb", "rows", "--target", "0.9")
+        except ValueError as error:
+            return str(error)
+        half = explain["--recall", "0.5"]
+        for holds, what in (
+                (stats["lists"] > 1 and stats["indexed_rows"] == 3000, f"statistics {stats}"),
+                (half["mode"] == "partitions" and half["recall_target"] == 0.5, f"explain {half}"),
+                (explain["--nprobe", "2"]["nprobe"] == 2, f"explain {explain}"),
+                (explain["--recall", "1"]["mode"] == "staged", f"explain {explain}"),
+                (statement["nprobe"] == half["nprobe"], f"explain {statement}"),
+                (first.split()[1].startswith("7,"), f"search {first}"),
+                ("nprobe" in measured, f"measure {measured}")):
+            if not holds:
+                return f"not as expected: {what}\n"
+        return ""
+
+
 def main():
     shell = os.path.abspath(sys.argv[1])
     scripts = sorted(pathlib.Path(sys.argv[2]).glob("*.sql"))
@@ -118,7 +165,7 @@ def main():
                 expected.splitlines(True), actual.splitlines(True),
                 expected_file.name, "actual"))
     for name, check in (("subcommands", check_subcommands), ("--safe", check_safe),
-                        ("mistyped", check_mistyped)):
+                        ("mistyped", check_mistyped), ("partitions", check_partitions)):
         if complaint := check(shell):
             failed.append(name)
             sys.stdout.write(complaint)

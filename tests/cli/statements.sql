@@ -13,6 +13,7 @@ SELECT id, score, distance FROM points NEAREST TO [0, 0] LIMIT 3;
 SELECT id, distance FROM points NEAREST TO ID 'c' WHERE color = 'red';
 SELECT id FROM points NEAREST TO [0, 0] LIMIT 2 AFTER (-1, 'b');
 SELECT id FROM points NEAREST TO [0, 0] WITH (exact true, min_score -1.5);
+SELECT id FROM points NEAREST TO [0, 0] WITH (recall => 0.95, nprobe 2) LIMIT 1;
 INSERT OR REPLACE INTO points (id, vector, color) VALUES ('a', [9, 9], 'black');
 SELECT id, color, size, document FROM points WHERE id = 'a';
 ALTER COLLECTION points ADD FIELD note STRING;
@@ -30,6 +31,12 @@ SELECT id, color FROM points LIMIT 1;
 DESCRIBE points;
 SHOW COLLECTIONS;
 .schema
+CREATE COLLECTION large (dim 2, partition_rows => 5000);
+CREATE COLLECTION scanned (dim 2, partition_rows never);
+.schema large
+.schema scanned
+DROP COLLECTION large;
+DROP COLLECTION scanned;
 DROP COLLECTION points;
 DROP COLLECTION IF EXISTS points;
 .collections
