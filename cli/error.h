@@ -13,7 +13,8 @@ enum ExitCode : int {
   kExitError = 1,         // a statement or command failed
   kExitUsage = 2,         // the command line was wrong
   kExitDamaged = 3,       // check found damage
-  kExitInterrupted = 130  // Ctrl-C, as 128 + SIGINT
+  kExitInterrupted = 130, // Ctrl-C, as 128 + SIGINT
+  kExitNoReader = 141     // nobody reads the output any more, as 128 + SIGPIPE; not reported
 };
 
 class Error : public std::runtime_error {

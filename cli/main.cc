@@ -85,7 +85,7 @@ int Main(int argc, char** argv) {
   try {
     return line.verb != nullptr ? RunSubcommand(session, line) : RunShell(session, line);
   } catch (const Error& error) {
-    PrintError(error.what());
+    if (error.exit_code() != kExitNoReader) PrintError(error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
     PrintError(error.what());

@@ -37,6 +37,31 @@ void AddOptions(CLI::App& app, CommandLine* line, RawOptions* raw) {
   app.add_flag("--batch", line->batch, "No prompt, even at a terminal; stop at the first error");
 }
 
+// What CLI11 found wrong, with the option that may have been meant.
+std::string UsageError(const CLI::App* app, const CLI::Error& error) {
+  std::string message = error.what();
+  if (message.starts_with("--vectors is required")) message = "file is required";
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    std::vector<std::string> names;
+    const auto add = [&](const CLI::App* of) {
+      for (const CLI::Option* option : of->get_options()) {
+        for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+      }
+    };
+    add(app);
+    std::string help = app->get_name();
+    for (const CLI::App* subcommand : app->get_subcommands()) {
+      add(subcommand);
+      help += " " + subcommand->get_name();
+    }
+    if (const size_t at = message.find(" --"); at != std::string::npos) {
+      message += DidYouMean(message.substr(at + 1, message.find(' ', at + 1) - at - 1), names);
+    }
+    return fmt::format("Error: {} ({} --help)\n", message, help);
+  }
+  return fmt::format("Error: {} (--help shows the usage)\n", message);
+}
+
 // "quashdb chek a.qdb" must not make a database "chek".
 void RefuseMistypedSubcommand(const CommandLine& line) {
   if (line.verb != nullptr || line.statements.empty()) return;
@@ -60,6 +85,7 @@ std::optional<int> ParseCommandLine(int argc, char** argv, CommandLine* line) {
   app.set_version_flag("--version", fmt::format("quashdb {} ({})", quash_version(), quash_isa()));
   app.fallthrough();  // general options may follow the subcommand
   app.footer(kFooter);
+  app.failure_message(UsageError);
   app.add_option("database", line->database, "Database directory");
   app.add_option("statements", line->statements, "Statements and dot-commands to run");
   AddOptions(app, line, &raw);
@@ -90,7 +116,7 @@ std::optional<int> ParseCommandLine(int argc, char** argv, CommandLine* line) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   } catch (const Error& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    fmt::print(stderr, "Error: {}\n", error.what());
     return kExitUsage;
   }
   return std::nullopt;

@@ -31,6 +31,13 @@ winsize Screen(int fd) {
 
 }  // namespace
 
+void Output::FailToWrite() const {
+  // As with "quashdb ... | head": the reader has seen enough.
+  const bool unread = errno == EPIPE && file_ == stdout;
+  throw Error(fmt::format("cannot write {}: {}", target_, std::strerror(errno)), std::nullopt,
+              unread ? kExitNoReader : kExitError);
+}
+
 Output::Output() = default;
 Output::~Output() {
   if (file_ != stdout) std::fclose(file_);
@@ -54,15 +61,11 @@ void Output::Write(std::string_view text) {
     pager_->Write(text);
     return;
   }
-  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size()) {
-    throw Error(fmt::format("cannot write {}: {}", target_, std::strerror(errno)));
-  }
+  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size()) FailToWrite();
 }
 
 void Output::Flush() {
-  if (std::fflush(file_) != 0) {
-    throw Error(fmt::format("cannot write {}: {}", target_, std::strerror(errno)));
-  }
+  if (std::fflush(file_) != 0) FailToWrite();
 }
 
 void Output::Close() {

@@ -42,6 +42,7 @@ class Output {
 
  private:
   void Close();
+  [[noreturn]] void FailToWrite() const;  // by errno
 
   std::FILE* file_ = stdout;
   std::string target_ = "stdout";

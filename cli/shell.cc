@@ -51,6 +51,10 @@ bool Shell::RunOne(const std::string& text, size_t line, bool dot_command) {
   if (!session_.settings.interactive) ThrowIfInterrupted();
   const auto start = std::chrono::steady_clock::now();
   const auto fail = [&](const Error& error) {
+    if (error.exit_code() == kExitNoReader) {
+      Quit(kExitNoReader);
+      return;
+    }
     Report(error, text, line, dot_command);
     exit_code_ = error.exit_code();
   };

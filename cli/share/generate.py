@@ -60,6 +60,14 @@ def read(shell):
     return verbs, options, {verb: options_of(text) for verb, text in each.items()}, each
 
 
+def read_help(shell):
+    """(usage, summary) of every dot-command, and help text by statement topic."""
+    text = run(shell, ":memory:", ".help")
+    commands = re.findall(r"^(\..*?)\s{2,}(\S.*)$", text, re.M)
+    topics = re.findall(r"\.help (\w+)", text.split("Statements end")[1])
+    return commands, {topic: run(shell, ":memory:", f".help {topic}") for topic in topics}
+
+
 def bash(verbs, options, of_verb):
     def words(some):
         return " ".join(name for one in some for name in (one.short, one.name) if name)
@@ -157,7 +165,7 @@ def fish(verbs, options, of_verb):
     return "\n".join(lines) + "\n"
 
 
-def manual(verbs, options, of_verb, each):
+def manual(verbs, options, of_verb, each, commands, topics):
     def text(some):
         return some.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
 
@@ -190,6 +198,12 @@ prompt \\fB.help\\fR lists dot\\-commands and statements, and Tab completes.
         usage = re.search(r"Usage: quashdb \w+ (.*)", each[verb]).group(1).replace("[OPTIONS] ", "")
         parts.append(f".SS quashdb {verb} [\\fIoptions\\fR] \\fI{text(usage)}\\fR\n{text(summary)}.")
         parts.append(listed(of_verb[verb]))
+    parts.append(".SH STATEMENTS\nEach ends with a semicolon.")
+    for topic, lines in topics.items():
+        shown = "\n".join("\\&" + text(line) for line in lines.rstrip("\n").split("\n"))
+        parts.append(f".SS {topic}\n.nf\n{shown}\n.fi")
+    parts.append(".SH DOT\\-COMMANDS\nEach stands on a line of its own, without a semicolon.")
+    parts += [f".TP\n\\fB\\&{text(usage)}\\fR\n{text(summary)}." for usage, summary in commands]
     parts.append(""".SH EXIT STATUS
 0 success, 1 error, 2 wrong usage, 3 damage found, 130 interrupted.
 .SH ENVIRONMENT
@@ -199,6 +213,16 @@ Lowers the instruction set: scalar, avx2, avx512 or neon.
 .TP
 \\fBNO_COLOR\\fR
 No colours.
+.TP
+\\fBQUASHDB_PAGER\\fR, \\fBPAGER\\fR
+Program, with arguments, that shows long output at a terminal. Default less; empty: none.
+.TP
+\\fBQUASHDB_PYTHON\\fR
+Interpreter that plots. Default python3.
+.SH FILES
+.TP
+\\fI~/.quashdb_history\\fR
+What was typed at the prompt.
 .SH EXAMPLES
 .nf
 quashdb import notes.qdb notes \\-\\-create \\-\\-vectors v.npy \\-\\-metadata m.jsonl
@@ -217,7 +241,7 @@ def main():
         "quashdb.bash": bash(verbs, options, of_verb),
         "_quashdb": zsh(verbs, options, of_verb),
         "quashdb.fish": fish(verbs, options, of_verb),
-        "quashdb.1": manual(verbs, options, of_verb, each),
+        "quashdb.1": manual(verbs, options, of_verb, each, *read_help(arguments[0])),
     }
     stale = []
     for name, text in made.items():

@@ -91,8 +91,22 @@ def check_safe(shell):
 
 
 def check_mistyped(shell):
-    """A mistyped subcommand makes no database of its name."""
+    """Mistyped options are named; a mistyped subcommand makes no database of its
+    name; and a reader that has seen enough is no error."""
     with tempfile.TemporaryDirectory() as folder:
+        for words, expected in (
+                ("bench a.qdb --quereis q.npy", "did you mean --queries? (quashdb bench --help)"),
+                ("--redaonly a.qdb", "did you mean --readonly? (quashdb --help)"),
+                ("import a.qdb docs", "Error: file is required")):
+            done = subprocess.run([shell, *words.split()], cwd=folder, capture_output=True,
+                                  text=True, timeout=60, check=False)
+            if done.returncode != 2 or expected not in done.stderr:
+                return f"{words}: exit {done.returncode}, {done.stderr}"
+        with subprocess.Popen([shell, ":memory:", ".help"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as unread:
+            unread.stdout.close()
+            if (text := unread.stderr.read()) or unread.wait(60) != 141:
+                return f"closed pipe: exit {unread.returncode}, {text}\n"
         done = subprocess.run([shell, "chek", "a.qdb"], cwd=folder, capture_output=True, text=True,
                               timeout=60, check=False)
         wrong = done.returncode != 2 or "did you mean check?" not in done.stderr

@@ -62,3 +62,41 @@ run(${CMAKE_COMMAND} -S ${example} -B ${WORK_DIR}/find_package -G ${GENERATOR}
   -DCMAKE_PREFIX_PATH=${prefix} -DCMAKE_C_COMPILER=${CC})
 run(${CMAKE_COMMAND} --build ${WORK_DIR}/find_package)
 check_example(${WORK_DIR}/find_package/example second.qdb)
+
+# The KV cache, by pkg-config and by find_package.
+file(WRITE ${WORK_DIR}/kv/kv.c "#include <quash_kv.h>
+#include <quash_quantizer.h>
+#include <stdio.h>
+int main(void) {
+  printf(\"%s %u %zu\\n\", quash_kv_version(), (unsigned)quash_kv_page_size(),
+         quash_packed_size(384, 3));
+  return 0;
+}
+")
+file(WRITE ${WORK_DIR}/kv/CMakeLists.txt "cmake_minimum_required(VERSION 3.16)
+project(kv LANGUAGES C)
+find_package(quashkv 0.1 REQUIRED)
+add_executable(kv kv.c)
+target_link_libraries(kv PRIVATE quashkv::quashkv)
+")
+run(pkg-config --cflags --libs quashkv)
+separate_arguments(flags UNIX_COMMAND "${output}")
+run(${CC} -std=c99 -pedantic -Wall -Wextra -Werror ${WORK_DIR}/kv/kv.c -o ${WORK_DIR}/kv/by-pkg-config
+  ${flags})
+run(${CMAKE_COMMAND} -S ${WORK_DIR}/kv -B ${WORK_DIR}/kv/build -G ${GENERATOR}
+  -DCMAKE_PREFIX_PATH=${prefix} -DCMAKE_C_COMPILER=${CC})
+run(${CMAKE_COMMAND} --build ${WORK_DIR}/kv/build)
+foreach(program by-pkg-config build/kv)
+  run(${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${libraries} ${WORK_DIR}/kv/${program})
+  if(NOT output STREQUAL "${VERSION} 64 144")
+    message(FATAL_ERROR "${program} printed: ${output}, expected ${VERSION} 64 144")
+  endif()
+endforeach()
+
+# What the shell comes with.
+foreach(file share/man/man1/quashdb.1 share/bash-completion/completions/quashdb
+        share/zsh/site-functions/_quashdb share/fish/vendor_completions.d/quashdb.fish)
+  if(NOT EXISTS ${prefix}/${file})
+    message(FATAL_ERROR "not installed: ${file}")
+  endif()
+endforeach()
