@@ -49,7 +49,7 @@ Example
   AFTER      the next page: the last row's score and id
   FILE       without ROW, every row of the file is a query
   options    exact TRUE, recall x, nprobe n, candidates n, rerank_candidates n,
-             planes 1|2, min_score x, threads n; written recall 0.95, recall = 0.95
+             planes 1|2|4, min_score x, threads n; written recall 0.95, recall = 0.95
              or recall => 0.95
 Example
   SELECT id, score, section FROM docs NEAREST TO ID 'a' WHERE size_kb < 500 LIMIT 5;

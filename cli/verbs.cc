@@ -278,7 +278,8 @@ BoundVerb DefineBench(CLI::App& app, bool) {
   app.add_option("--candidates", options->candidates, "Survivors of the plane scan");
   app.add_option("--rerank-candidates", options->rerank_candidates,
                  "Rows scored from the rerank tier");
-  app.add_option("--planes", options->planes, "Bit planes scanned over all rows, 1 or 2");
+  app.add_option("--planes", options->planes,
+                 "Bit planes scanned over all rows, 1 or 2, or 4 for all");
   app.add_option("--filter", options->filter, "WHERE text that results must match");
   return {[options](Session& session) {
             if (!options->queries.empty()) session.RefuseIfSafe("--queries");
@@ -289,7 +290,7 @@ BoundVerb DefineBench(CLI::App& app, bool) {
 
 struct GpuOptions {
   std::string collection;
-  int device = 0;
+  std::vector<std::string> devices;
   uint64_t budget_mib = 0;
   bool off = false;
 };
@@ -302,7 +303,18 @@ void AttachGpu(Session& session, const GpuOptions& options) {
   }
   quash_gpu_options gpu;
   quash_gpu_options_init(&gpu);
-  gpu.device = options.device;
+  std::vector<int> devices;
+  for (const std::string& text : options.devices) {
+    if (text == "all") {
+      gpu.device = QUASH_GPU_ALL;
+    } else {
+      devices.push_back(std::stoi(text));  // checked by CLI11
+    }
+  }
+  if (gpu.device != QUASH_GPU_ALL && !devices.empty()) {
+    gpu.devices = devices.data();
+    gpu.num_devices = devices.size();
+  }
   gpu.budget_bytes = options.budget_mib << 20;
   Check(quash_collection_attach_gpu(collection.get(), &gpu));
 }
@@ -310,8 +322,12 @@ void AttachGpu(Session& session, const GpuOptions& options) {
 BoundVerb DefineGpu(CLI::App& app, bool) {
   const auto options = std::make_shared<GpuOptions>();
   AddCollectionOrOnly(app, &options->collection);
-  app.add_option("--device", options->device, "CUDA ordinal")->capture_default_str();
-  app.add_option("--budget", options->budget_mib, "MiB of device memory (default: 90% of the free)")
+  app.add_option("--device", options->devices,
+                 "CUDA ordinals, the segments divided between them, or all (default: 0)")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1 << 16) | CLI::IsMember({"all"}));
+  app.add_option("--budget", options->budget_mib,
+                 "MiB of each device's memory (default: 90% of the free)")
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40));
   app.add_flag("--off", options->off, "Back to the CPU");
   return {[options](Session& session) { AttachGpu(session, *options); },

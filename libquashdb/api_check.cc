@@ -141,9 +141,9 @@ Status MakeSearchPlan(const quash_search_options& options, const CollectionSpec&
     return Error(QUASH_INVALID, "min_score is NaN, expected a number or -INFINITY");
   }
   plan->min_score = options.min_score;
-  if (options.planes > 2 || (options.planes == 2 && spec.bits < 2)) {
-    return Error(QUASH_INVALID, "planes is {}, expected 0 to {} for {} bits", options.planes,
-                 std::min(spec.bits, 2u), spec.bits);
+  if (options.planes > std::min(spec.bits, 2u) && options.planes != QUASH_PLANES_ALL) {
+    return Error(QUASH_INVALID, "planes is {}, expected 0 to {} for {} bits or {} for all",
+                 options.planes, std::min(spec.bits, 2u), spec.bits, QUASH_PLANES_ALL);
   }
   plan->widths.candidates = options.candidates;
   plan->widths.rerank_candidates = options.rerank_candidates;

@@ -1,7 +1,10 @@
 // Collections: create, open, drop, list, describe, statistics.
 
+#include <span>
+#include <vector>
+
 #include "libquashdb/api_handles.h"
-#include "libquashdb/gpu_image.h"
+#include "libquashdb/gpu_group.h"
 #include "libquashdb/json_text.h"
 #include "libquashdb/metadata.h"
 #include "libquashdb/names.h"
@@ -196,11 +199,14 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
                                       {"rows", snapshot->live_rows},
                                       {"fields", fields}});
     if (snapshot->gpu != nullptr) {
-      description.Add("gpu",
-                      quash::JsonObject({{"device", snapshot->gpu->device()},
-                                         {"name", snapshot->gpu->device_name()},
-                                         {"budget_bytes", snapshot->gpu->budget_bytes()},
-                                         {"used_bytes", snapshot->gpu->used_bytes()}}));
+      quash::JsonArray gpus;
+      for (const auto& image : snapshot->gpu->images()) {
+        gpus.Add(quash::JsonObject({{"device", image->device()},
+                                    {"name", image->device_name()},
+                                    {"budget_bytes", image->budget_bytes()},
+                                    {"used_bytes", image->used_bytes()}}));
+      }
+      description.Add("gpu", gpus);
     }
     return quash::CopyText(description.text(), out_json);
   });
@@ -232,13 +238,20 @@ quash_status quash_collection_attach_gpu(quash_collection* collection,
     quash_gpu_options given;
     quash_gpu_options_init(&given);
     QUASH_RETURN_IF_ERROR(quash::CopyOptions(options, "quash_gpu_options", &given));
-    std::shared_ptr<quash::GpuImage> image;
-    QUASH_RETURN_IF_ERROR(quash::GpuImage::Open(given.device, given.budget_bytes, &image));
+    std::span<const int> devices(&given.device, 1);
+    if (given.devices != nullptr) {
+      if (given.num_devices == 0) {
+        return Error(QUASH_INVALID, "num_devices is 0, expected 1 or more");
+      }
+      devices = {given.devices, given.num_devices};
+    }
+    std::shared_ptr<quash::GpuGroup> group;
+    QUASH_RETURN_IF_ERROR(quash::GpuGroup::Open(devices, given.budget_bytes, &group));
     quash::SnapshotRef snapshot;
     QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
-    std::shared_ptr<const quash::GpuView> view;
-    QUASH_RETURN_IF_ERROR(image->View(*snapshot, &view));
-    return opened.AttachGpu(std::move(image));
+    std::vector<std::shared_ptr<const quash::GpuView>> views;
+    QUASH_RETURN_IF_ERROR(group->View(*snapshot, /*with_tail=*/false, &views));
+    return opened.AttachGpu(std::move(group));
   });
 }
 

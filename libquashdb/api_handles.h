@@ -159,7 +159,7 @@ struct quash_query {
   double recall_target = 0;
   uint64_t indexed_rows = 0;
   size_t nq = 0;
-  int gpu = -1;  // device attached at the last run
+  std::string gpu;  // devices attached at the last run
 };
 
 struct quash_iterator {

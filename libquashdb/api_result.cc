@@ -62,7 +62,24 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
   result->include = include;
   IdReader reader(snapshot);
   size_t rows = 0;
+  for (const std::vector<Hit>& of_query : hits) rows += of_query.size();
+  if (result->id_type == QUASH_ID_INT64) {
+    result->int_ids.reserve(rows);
+  } else {
+    result->string_ids.reserve(rows);
+  }
+  if (with_scores) result->scores.reserve(rows);
+  result->offsets.reserve(hits.size() + 1);
+  rows = 0;
   for (const std::vector<Hit>& of_query : hits) {
+    // Ids lie apart from each other: all of a query's are on their way at once.
+    if (result->id_type == QUASH_ID_INT64) {
+      for (const Hit& hit : of_query) {
+        const IdColumn* ids;
+        QUASH_RETURN_IF_ERROR(reader.Get(hit.segment, &ids));
+        __builtin_prefetch(&ids->ints[hit.row]);
+      }
+    }
     for (const Hit& hit : of_query) {
       const IdColumn* ids;
       QUASH_RETURN_IF_ERROR(reader.Get(hit.segment, &ids));

@@ -5,7 +5,7 @@
 
 #include "kernels/dispatch.h"
 #include "libquashdb/api_handles.h"
-#include "libquashdb/gpu_image.h"
+#include "libquashdb/gpu_group.h"
 #include "libquashdb/json_text.h"
 #include "libquashdb/partition.h"
 #include "libquashdb/recall_curve.h"
@@ -64,9 +64,9 @@ Status SearchToResult(quash_collection* handle, const quash::Snapshot& snapshot,
   return Status();
 }
 
-std::string DeviceText(const quash::SearchStats& stats, size_t nq, int gpu) {
+std::string DeviceText(const quash::SearchStats& stats, size_t nq, const std::string& gpu) {
   if (stats.gpu_queries == 0) return "cpu";
-  return fmt::format("gpu:{}{}", gpu, stats.gpu_queries < nq ? "+cpu" : "");
+  return gpu + (stats.gpu_queries < nq ? "+cpu" : "");
 }
 
 quash::JsonObject ExplainJson(const quash_query& query) {
@@ -242,7 +242,7 @@ quash_status quash_query_run(quash_query* query, const float* queries, size_t nq
     query->indexed_rows =
         snapshot->partitions != nullptr ? snapshot->partitions->num_rows() : 0;
     query->nq = nq;
-    query->gpu = snapshot->gpu != nullptr ? snapshot->gpu->device() : -1;
+    query->gpu = snapshot->gpu != nullptr ? snapshot->gpu->text() : std::string();
     query->has_run = true;
     *out_result = result.release();
     return Status();

@@ -81,7 +81,7 @@ class Collection {
   virtual Status Stats(quash_collection_info* out) const = 0;
 
   // Later snapshots are searched on this GPU; null: on the CPU.
-  virtual Status AttachGpu(std::shared_ptr<GpuImage> gpu) = 0;
+  virtual Status AttachGpu(std::shared_ptr<GpuGroup> gpu) = 0;
 };
 
 class Database {

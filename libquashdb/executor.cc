@@ -9,6 +9,7 @@
 #include "libquashdb/executor_plane_scan.h"
 #include "libquashdb/executor_rows.h"
 #include "libquashdb/executor_staged.h"
+#include "libquashdb/gpu_batch.h"
 
 namespace quash {
 namespace {
@@ -25,8 +26,21 @@ size_t ThreadsFor(size_t threads, uint64_t bytes) {
 Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, const Probe& probe,
                     const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
                     std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
-  // A GPU takes large tiles one after the other, each with all threads.
   const bool on_gpu = snapshot.gpu != nullptr && !probe.enabled();
+  if (on_gpu) {
+    std::vector<size_t> open;
+    QUASH_RETURN_IF_ERROR(SearchBatchOnGpu(snapshot, matching, queries, nq, plan, threads,
+                                           hits->data(), counts, &open));
+    if (open.size() < nq) {
+      for (size_t q : open) {
+        QUASH_RETURN_IF_ERROR(SearchStagedTile(snapshot, matching, probe,
+                                               queries + q * snapshot.spec->dim, 1, plan, threads,
+                                               &(*hits)[q], counts));
+      }
+      return Status();
+    }
+  }
+  // A GPU takes large tiles one after the other, each with all threads.
   const bool over_queries = !on_gpu && nq >= threads;
   const size_t share = over_queries ? (nq + threads - 1) / threads : nq;
   const size_t tile = std::clamp<size_t>(share, 1, on_gpu ? kMaxTileQueries : kTileQueries);
@@ -99,7 +113,9 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
     const Probe probe(snapshot, plan, matching);
     stats->mode = probe.enabled() ? "partitions" : "staged";
     const Widths widths = ChooseWidths(snapshot, plan, plan.k);
-    uint64_t bytes = one.rows_in * widths.planes * snapshot.quantizer->layout().plane_bytes();
+    const CodeLayout& layout = snapshot.quantizer->layout();
+    uint64_t bytes =
+        one.rows_in * std::min<size_t>(widths.planes, layout.bits) * layout.plane_bytes();
     if (probe.enabled()) bytes = bytes * probe.nprobe(1) / snapshot.partitions->num_lists();
     StagedCounts counts;
     QUASH_RETURN_IF_ERROR(SearchStaged(snapshot, matching, probe, queries, nq, plan,

@@ -49,7 +49,9 @@ Widths ChooseWidths(const Snapshot& snapshot, const SearchPlan& plan, size_t k) 
   }
   widths.adaptive = candidates == 0 && rerank_candidates == 0;
   if (planes == 0 && snapshot.widths.candidates == 0) planes = snapshot.widths.planes;
-  widths.planes = planes == 2 && snapshot.spec->bits >= 2 ? 2 : 1;
+  widths.planes = planes == kAllPlanes                         ? kAllPlanes
+                  : planes == 2 && snapshot.spec->bits >= 2 ? 2
+                                                            : 1;
   if (candidates == 0) candidates = std::max<uint64_t>(kAdaptiveCapacity, 8 * plan.k);
   candidates = std::max<uint64_t>(candidates * growth, k);
   widths.capacity = std::min(candidates, std::max<uint64_t>(rows, k));

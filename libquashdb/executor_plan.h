@@ -9,6 +9,7 @@
 #include "kernels/encode.h"
 #include "libquashdb/executor.h"
 #include "libquashdb/snapshot.h"
+#include "quashdb.h"
 
 namespace quash {
 
@@ -19,8 +20,11 @@ inline constexpr float kScanSigmas = 3.25f;   // below the k-th best estimate
 inline constexpr float kRerankSigmas = 2.5f;  // below the k-th best final score
 inline constexpr float kBoundSigmas = 5.0f;   // of min_score and the cursor
 
+// Planes of a scan that reads whole codes, at any number of bits.
+inline constexpr size_t kAllPlanes = QUASH_PLANES_ALL;
+
 struct Widths {
-  size_t planes = 1;             // scanned over all rows
+  size_t planes = 1;             // scanned over all rows: 1, 2 or kAllPlanes
   size_t capacity = 0;           // most survivors of the plane scan
   bool adaptive = true;          // margins decide how many of them are scored
   float margin_scale = 1;        // of those margins

@@ -1,6 +1,7 @@
 #include "libquashdb/executor_plane_scan.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/dispatch.h"
 
@@ -78,11 +79,61 @@ void ScanChunk(const Chunk& chunk, size_t plane_bytes, std::span<const PreparedQ
   }
 }
 
+// Scores every matching row of `ranges` by its whole code.
+Status ScanCodes(const Snapshot& snapshot, const MatchingRows& matching,
+                 std::span<const BlockRange> ranges, std::span<const PreparedQuery> queries,
+                 std::span<CandidateSet> sets, uint64_t* bytes) {
+  static thread_local ScratchBuffer buffer;
+  const CodeLayout& layout = snapshot.quantizer->layout();
+  const int8_t* levels = snapshot.quantizer->codebook().levels;
+  const ScanKernels& kernels = Kernels();
+  auto* row_code = static_cast<uint8_t*>(buffer.Reserve(layout.row_code_bytes()));
+  for (const BlockRange& range : ranges) {
+    const Segment& segment = *snapshot.segments[range.segment].segment;
+    const uint32_t* mask = matching.mask(range.segment);
+    ConstCodeArrays codes;
+    Pin pins[3];
+    QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane1, &codes, &pins[0]));
+    if (layout.bits >= 2) {
+      QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane2, &codes, &pins[1]));
+    }
+    if (layout.bits >= 3) {
+      QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kRest, &codes, &pins[2]));
+    }
+    const float* scale = layout.bits == 1   ? codes.scale1
+                         : layout.bits == 2 ? codes.scale2
+                                            : codes.scale_full;
+    for (uint32_t block = range.begin; block < range.end; ++block) {
+      for (uint32_t word = mask[block]; word != 0; word &= word - 1) {
+        const uint32_t row = block * kBlockRows + std::countr_zero(word);
+        GatherRowCode(layout, codes, row, row_code);
+        *bytes += layout.row_code_bytes() + sizeof(float);
+        for (size_t q = 0; q < queries.size(); ++q) {
+          const LevelQuery& level_query = queries[q].levels();
+          const float dot = level_query.scale *
+                            static_cast<float>(kernels.code_dot(row_code, layout.bits,
+                                                                layout.plane_bytes(), levels,
+                                                                level_query.values));
+          const float unit = queries[q].gain() * scale[row];
+          float estimate = unit * dot;
+          if (codes.norm_sq != nullptr) estimate -= codes.norm_sq[row];
+          sets[q].Push({.estimate = estimate,
+                        .unit = unit,
+                        .dot1 = dot,
+                        .row = RowIndex(range.segment, row)});
+        }
+      }
+    }
+  }
+  return Status();
+}
+
 }  // namespace
 
 Status ScanPlanes(const Snapshot& snapshot, const MatchingRows& matching,
                   std::span<const BlockRange> ranges, std::span<const PreparedQuery> queries,
                   size_t planes, std::span<CandidateSet> sets, uint64_t* bytes) {
+  if (planes == kAllPlanes) return ScanCodes(snapshot, matching, ranges, queries, sets, bytes);
   static thread_local Scratch scratch;
   const CodeLayout& layout = snapshot.quantizer->layout();
   const size_t block_bytes = layout.block_bytes();

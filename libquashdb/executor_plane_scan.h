@@ -1,4 +1,4 @@
-// Stage 1: one or two bit planes of every matching row.
+// Stage 1: one or two bit planes of every matching row, or its whole code.
 #pragma once
 
 #include <cstddef>

@@ -64,6 +64,7 @@ Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRow
     : snapshot_(snapshot), matching_(matching) {
   const PartitionIndex* index = snapshot.partitions.get();
   if (index == nullptr || index->num_rows() == 0 || IsBounded(plan)) return;
+  if (plan.widths.planes == kAllPlanes) return;  // lists have the first plane
   const bool is_asked_for = plan.nprobe != 0 || plan.recall != 0;
   if (plan.nprobe == 0 && plan.recall >= 1) return;
   if (snapshot.gpu != nullptr && !is_asked_for) return;

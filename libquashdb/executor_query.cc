@@ -1,5 +1,6 @@
 #include "libquashdb/executor_query.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -51,7 +52,7 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
   lut_ = BuildPlaneLut(rotated, dim, table, weights);
   const bool exact = snapshot.spec->rerank != QUASH_RERANK_NONE;
   const auto norm = static_cast<float>(std::sqrt(sum));
-  scanned_ = MakePrefixModel(quantizer, planes, norm, lut_.step, lut_.bias, exact);
+  scanned_ = MakePrefixModel(quantizer, std::min<size_t>(planes, layout.bits), norm, lut_.step, lut_.bias, exact);
   if (layout.bits >= 2) {
     two_planes_ = MakePrefixModel(quantizer, 2, norm, lut_.step, lut_.bias, exact);
   }

@@ -99,28 +99,38 @@ Status Reranker::Refine(std::vector<Survivor>* rows) {
   return Status();
 }
 
+bool CanRefine(const Snapshot& snapshot, const Widths& widths) {
+  const bool has_tier = snapshot.spec->rerank != QUASH_RERANK_NONE;
+  return widths.planes == 1 && snapshot.spec->bits >= (has_tier ? 2 : 3);
+}
+
 // A refining pass reads whole blocks; a final score reads one row, with a cache
 // miss or more, and whole codes lie scattered over their block.
+RefineCosts RefineCostsOf(const Snapshot& snapshot) {
+  constexpr uint64_t kRowOverheadBytes = 512;  // of a final score, in time
+  const CodeLayout& layout = snapshot.quantizer->layout();
+  const bool has_tier = snapshot.spec->rerank != QUASH_RERANK_NONE;
+  return {.block = kRowOverheadBytes + layout.block_bytes() / 2,
+          .row = kRowOverheadBytes +
+                 (has_tier ? FinalRowBytes(snapshot) : 64 * layout.plane_bytes())};
+}
+
 bool Reranker::RefinePays(const std::vector<Survivor>& rows) const {
-  const CodeLayout& layout = snapshot_.quantizer->layout();
-  if (widths_.planes == 2 || layout.bits < (has_tier_ ? 2 : 3) || rows.size() < 256) return false;
+  if (!CanRefine(snapshot_, widths_) || rows.size() < kLeastRefined) return false;
   size_t blocks = 0;
   uint64_t last = std::numeric_limits<uint64_t>::max();
   for (const Survivor& s : rows) {
     blocks += s.row / kBlockRows != last;
     last = s.row / kBlockRows;
   }
-  constexpr uint64_t kRowOverheadBytes = 512;  // of a final score, in time
-  const uint64_t row_cost =
-      kRowOverheadBytes + (has_tier_ ? FinalRowBytes(snapshot_) : 64 * layout.plane_bytes());
-  const uint64_t block_cost = kRowOverheadBytes + layout.block_bytes() / 2;
-  return blocks * block_cost < rows.size() * row_cost;
+  const RefineCosts costs = RefineCostsOf(snapshot_);
+  return blocks * costs.block < rows.size() * costs.row;
 }
 
 // The best few by estimate give a k-th final score; of the rest only rows that
 // may still reach it are scored.
 Status Reranker::ScoreAdaptively(const std::vector<Survivor>& survivors, TopHits* best) {
-  const size_t first = 2 * k_ + 16;
+  const size_t first = FirstScored(k_);
   const float upper = plan_.has_cursor ? plan_.cursor_score + query_.offset() : kInfinity;
   std::vector<float>& estimates = scratch_.scores;
   estimates.clear();

@@ -16,6 +16,19 @@ namespace quash {
 void ResetSet(const Snapshot& snapshot, const SearchPlan& plan, const PreparedQuery& query,
               const PrefixModel& model, const Widths& widths, size_t k, CandidateSet* set);
 
+// Rows that are scored in any case before others are dropped, ties aside.
+inline constexpr uint32_t FirstScored(size_t k) { return static_cast<uint32_t>(2 * k + 16); }
+
+// Whether plane 2 may narrow survivors after this scan, and what that takes in bytes,
+// time for other things counted in: of a block, and of a row that goes on.
+bool CanRefine(const Snapshot& snapshot, const Widths& widths);
+struct RefineCosts {
+  uint64_t block;
+  uint64_t row;
+};
+RefineCosts RefineCostsOf(const Snapshot& snapshot);
+inline constexpr size_t kLeastRefined = 256;  // fewer rows are not worth it
+
 class Reranker {
  public:
   // Takes the k best of `survivors`, which are those of query `q` of the tile.

@@ -147,8 +147,8 @@ Status Tile::Scan() {
   counts_->plane_scan.rows_in += nq_ * matching_.count();
   const std::span<const PreparedQuery> queries(work_.queries.data(), nq_);
   for (size_t q = 0; q < nq_; ++q) Reset(q, &work_.sets[q]);
-  gpu_ = GpuScan::Begin(snapshot_, matching_, plan_.filter != nullptr, widths_, threads_,
-                        &counts_->gpu_note);
+  gpu_ = GpuScan::Begin(snapshot_, matching_, matching_.count() != snapshot_.live_rows, widths_,
+                        threads_, &counts_->gpu_note);
   if (gpu_ == nullptr) return ScanOnCpu(0, nq_, nullptr);
   // The GPU first: few of the other rows compete with what it finds.
   const Status status = gpu_->Scan(queries, widths_, k_, std::span(work_.sets).first(nq_),

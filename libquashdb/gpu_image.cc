@@ -4,21 +4,13 @@
 #include <cstring>
 #include <utility>
 
+#include "libquashdb/gpu_status.h"
+
 namespace quash {
 namespace {
 
 // Passes at a time: while some are on the device, others are prepared or finished.
-constexpr int kPasses = 8;
-
-Status GpuError(const char* what, const char* error) {
-  return Error(QUASH_INTERNAL, "GPU: {} failed: {}", what, error);
-}
-
-#define QUASH_RETURN_IF_GPU_ERROR(what, expression)                   \
-  do {                                                                \
-    if (const char* gpu_error_ = (expression); gpu_error_ != nullptr) \
-      return GpuError(what, gpu_error_);                              \
-  } while (0)
+constexpr size_t kPasses = 8;
 
 size_t TierRowBytes(const CollectionSpec& spec) {
   switch (spec.rerank) {
@@ -43,27 +35,30 @@ struct SegmentSizes {
     const size_t rows = blocks * kBlockRows;
     plane = blocks * cuda::ScanPlaneBytes(layout.dim);
     floats = aligned(rows * sizeof(float));
-    rest = level >= GpuLevel::kCodes ? aligned(rows * layout.rest_stride()) : 0;
-    has_plane2 = level >= GpuLevel::kCodes && layout.bits >= 2;
-    has_rest = rest != 0;
+    const bool has_codes = level >= GpuLevel::kCodes;
+    planes = has_codes ? layout.bits : 1;
+    scales = has_codes ? layout.num_scales() : 1;
     has_norm_sq = spec.metric == QUASH_METRIC_L2;
     tier = level >= GpuLevel::kTier ? aligned(rows * TierRowBytes(spec)) : 0;
     has_tier_scale = tier != 0 && spec.rerank == QUASH_RERANK_INT8;
-    total = plane + floats + (has_plane2 ? plane + floats : 0) + (has_rest ? rest + floats : 0) +
-            (has_norm_sq ? floats : 0) + tier + (has_tier_scale ? floats : 0);
+    total = planes * plane + scales * floats + (has_norm_sq ? floats : 0) + tier +
+            (has_tier_scale ? floats : 0);
   }
-  size_t plane, floats, rest, tier, total;
-  bool has_plane2, has_rest, has_norm_sq, has_tier_scale;
+  size_t plane, floats, tier, total;
+  size_t planes, scales;
+  bool has_norm_sq, has_tier_scale;
 };
 
-// The most that all sealed segments of a snapshot fit with; the least if none.
-GpuLevel LevelFor(const Snapshot& snapshot, uint64_t budget) {
+// The most that all sealed segments of an owner fit with; the least if none.
+GpuLevel LevelFor(const Snapshot& snapshot, const std::vector<uint8_t>& owners, uint8_t self,
+                  uint64_t budget) {
   for (GpuLevel level : {GpuLevel::kTier, GpuLevel::kCodes}) {
     uint64_t bytes = 0;
-    for (const SegmentView& view : snapshot.segments) {
-      if (view.segment->is_tail()) continue;
-      bytes += SegmentSizes(*snapshot.spec, snapshot.quantizer->layout(),
-                            view.segment->num_blocks(), level)
+    for (size_t i = 0; i < snapshot.segments.size(); ++i) {
+      const Segment& segment = *snapshot.segments[i].segment;
+      if (segment.is_tail() || owners[i] != self) continue;
+      bytes += SegmentSizes(*snapshot.spec, snapshot.quantizer->layout(), segment.num_blocks(),
+                            level)
                    .total;
     }
     if (bytes <= budget) return level;
@@ -73,7 +68,8 @@ GpuLevel LevelFor(const Snapshot& snapshot, uint64_t budget) {
 
 }  // namespace
 
-Status GpuImage::Open(int device, uint64_t budget_bytes, std::shared_ptr<GpuImage>* out) {
+Status GpuImage::Open(int device, uint64_t budget_bytes, uint64_t sharing,
+                      std::shared_ptr<GpuImage>* out) {
   if (!cuda::HasCuda()) {
     return Error(QUASH_UNSUPPORTED,
                  "this build has no GPU kernels, expected one configured with "
@@ -91,7 +87,7 @@ Status GpuImage::Open(int device, uint64_t budget_bytes, std::shared_ptr<GpuImag
   QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(device));
   size_t free_bytes = 0, total_bytes = 0;
   QUASH_RETURN_IF_GPU_ERROR("asking for memory", cuda::DeviceMemory(&free_bytes, &total_bytes));
-  if (budget_bytes == 0) budget_bytes = free_bytes / 10 * 9;
+  if (budget_bytes == 0) budget_bytes = free_bytes / 10 * 9 / sharing;
   std::shared_ptr<GpuImage> image(new GpuImage(device, budget_bytes));
   char name[256] = "";
   QUASH_RETURN_IF_GPU_ERROR("asking for the name", cuda::DeviceName(device, name, sizeof(name)));
@@ -119,18 +115,27 @@ Status GpuImage::Upload(const Snapshot& snapshot, const Segment& segment, GpuLev
   auto* next = made->memory.as<uint8_t>();
   const auto take = [&](size_t bytes) { return std::exchange(next, next + bytes); };
 
-  const size_t plane_bytes = blocks * layout.block_bytes();
-  QUASH_RETURN_IF_GPU_ERROR("allocating", device_staging_.Reserve(plane_bytes));
-  const auto repack = [&](const uint8_t* plane, const uint32_t** field) -> Status {
+  const size_t plane_bytes = layout.plane_bytes();
+  const size_t staged_bytes =
+      blocks * std::max(layout.block_bytes(), kBlockRows * layout.rest_stride());
+  QUASH_RETURN_IF_GPU_ERROR("allocating", device_staging_.Reserve(staged_bytes));
+  auto* staged = device_staging_.as<uint8_t>();
+  size_t plane = 0;  // that comes next
+  const auto repack = [&](size_t offset, const cuda::PlaneStrides& strides) -> Status {
     auto* to = reinterpret_cast<uint32_t*>(take(sizes.plane));
-    QUASH_RETURN_IF_GPU_ERROR("uploading a plane",
-                              stream_.Upload(plane, plane_bytes, device_staging_.as<uint8_t>()));
     QUASH_RETURN_IF_GPU_ERROR(
         "arranging a plane",
-        cuda::LaunchRepackPlane(device_staging_.as<uint8_t>(), static_cast<uint32_t>(blocks),
-                                static_cast<uint32_t>(layout.plane_bytes()), to, stream_.get()));
-    *field = to;
+        cuda::LaunchRepackPlane(staged + offset, strides, static_cast<uint32_t>(blocks),
+                                static_cast<uint32_t>(plane_bytes), to, stream_.get()));
+    made->arrays.planes[plane++] = to;
     return Status();
+  };
+  const auto repack_blocks = [&](const uint8_t* from) -> Status {
+    QUASH_RETURN_IF_GPU_ERROR("uploading a plane",
+                              stream_.Upload(from, blocks * layout.block_bytes(), staged));
+    return repack(0, {.block = static_cast<uint32_t>(layout.block_bytes()),
+                      .row = 1,
+                      .byte = kBlockRows});
   };
   const auto copy = [&](const void* from, size_t bytes, size_t taken) -> Status {
     QUASH_RETURN_IF_GPU_ERROR("uploading a segment", stream_.Upload(from, bytes, take(taken)));
@@ -144,18 +149,26 @@ Status GpuImage::Upload(const Snapshot& snapshot, const Segment& segment, GpuLev
   ConstCodeArrays codes;
   Pin pins[3];
   QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-  QUASH_RETURN_IF_ERROR(repack(codes.plane1, &made->arrays.plane1));
+  QUASH_RETURN_IF_ERROR(repack_blocks(codes.plane1));
   QUASH_RETURN_IF_ERROR(copy_floats(codes.scale1, &made->arrays.scale1));
   if (sizes.has_norm_sq) QUASH_RETURN_IF_ERROR(copy_floats(codes.norm_sq, &made->arrays.norm_sq));
-  if (sizes.has_plane2) {
+  if (level >= GpuLevel::kCodes) made->arrays.scale_full = made->arrays.scale1;
+  if (sizes.planes >= 2) {
     QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane2, &codes, &pins[1]));
-    QUASH_RETURN_IF_ERROR(repack(codes.plane2, &made->arrays.plane2));
+    QUASH_RETURN_IF_ERROR(repack_blocks(codes.plane2));
     QUASH_RETURN_IF_ERROR(copy_floats(codes.scale2, &made->arrays.scale2));
+    made->arrays.scale_full = made->arrays.scale2;
   }
-  if (sizes.has_rest) {
+  if (sizes.planes >= 3) {
     QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kRest, &codes, &pins[2]));
-    made->arrays.rest = next;
-    QUASH_RETURN_IF_ERROR(copy(codes.rest, rows * layout.rest_stride(), sizes.rest));
+    const auto row_bytes = static_cast<uint32_t>(layout.rest_stride());
+    QUASH_RETURN_IF_GPU_ERROR("uploading planes",
+                              stream_.Upload(codes.rest, rows * row_bytes, staged));
+    for (size_t rest_plane = 0; rest_plane < layout.bits - 2; ++rest_plane) {
+      QUASH_RETURN_IF_ERROR(repack(
+          rest_plane * plane_bytes,
+          {.block = static_cast<uint32_t>(kBlockRows) * row_bytes, .row = row_bytes, .byte = 1}));
+    }
     QUASH_RETURN_IF_ERROR(copy_floats(codes.scale_full, &made->arrays.scale_full));
   }
   if (sizes.tier != 0) {
@@ -184,9 +197,10 @@ Status GpuImage::Upload(const Snapshot& snapshot, const Segment& segment, GpuLev
   return Status();
 }
 
-Status GpuImage::MakeView(const Snapshot& snapshot, std::shared_ptr<GpuView>* out) {
+Status GpuImage::MakeView(const Snapshot& snapshot, const std::vector<uint8_t>& owners,
+                          uint8_t self, bool with_tail, std::shared_ptr<GpuView>* out) {
   std::erase_if(known_, [](const auto& entry) { return entry.second.segment.expired(); });
-  const GpuLevel level = LevelFor(snapshot, budget_bytes_);
+  const GpuLevel level = LevelFor(snapshot, owners, self, budget_bytes_);
   // What is held at another level goes first, unless an older view still has it.
   used_bytes_ = 0;
   std::erase_if(known_, [&](const auto& entry) { return entry.second.uploaded->level != level; });
@@ -194,13 +208,15 @@ Status GpuImage::MakeView(const Snapshot& snapshot, std::shared_ptr<GpuView>* ou
 
   auto view = std::make_shared<GpuView>();
   view->generation = snapshot.generation;
+  view->has_tail = with_tail;
   view->level = level;
   view->resident.resize(snapshot.segments.size());
   std::vector<cuda::ScanSegment> arrays;
   std::vector<uint32_t> live;
   for (uint32_t i = 0; i < snapshot.segments.size(); ++i) {
     const SegmentView& one = snapshot.segments[i];
-    if (one.segment->is_tail() || one.live_rows == 0) continue;
+    if (owners[i] != self || one.live_rows == 0) continue;
+    if (one.segment->is_tail() && !with_tail) continue;
     Known& known = known_[one.segment.get()];
     if (known.uploaded == nullptr) {
       const size_t bytes = SegmentSizes(*snapshot.spec, snapshot.quantizer->layout(),
@@ -242,37 +258,45 @@ Status GpuImage::MakeView(const Snapshot& snapshot, std::shared_ptr<GpuView>* ou
   return Status();
 }
 
-Status GpuImage::View(const Snapshot& snapshot, std::shared_ptr<const GpuView>* out) {
+Status GpuImage::View(const Snapshot& snapshot, const std::vector<uint8_t>& owners, uint8_t self,
+                      bool with_tail, std::shared_ptr<const GpuView>* out) {
   const std::lock_guard lock(mutex_);
-  if (latest_ == nullptr || latest_->generation != snapshot.generation) {
+  if (latest_ == nullptr || latest_->generation != snapshot.generation ||
+      (with_tail && !latest_->has_tail)) {
     QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(device_));
     latest_.reset();  // frees what only it held
     std::shared_ptr<GpuView> made;
-    QUASH_RETURN_IF_ERROR(MakeView(snapshot, &made));
+    QUASH_RETURN_IF_ERROR(MakeView(snapshot, owners, self, with_tail, &made));
     latest_ = std::move(made);
   }
   *out = latest_;
   return Status();
 }
 
-std::unique_ptr<GpuPass> GpuImage::TakePass() {
+std::vector<std::unique_ptr<GpuPass>> GpuImage::TakePasses(size_t count) {
+  std::vector<std::unique_ptr<GpuPass>> taken;
+  taken.reserve(count);
   std::unique_lock lock(passes_mutex_);
-  pass_returned_.wait(lock, [&] { return !free_passes_.empty() || passes_ < kPasses; });
-  if (free_passes_.empty()) {
-    ++passes_;
-    return std::make_unique<GpuPass>();
+  pass_returned_.wait(lock,
+                      [&] { return free_passes_.size() + kPasses - passes_ >= count; });
+  while (taken.size() < count) {
+    if (free_passes_.empty()) {
+      taken.push_back(std::make_unique<GpuPass>());
+      ++passes_;
+    } else {
+      taken.push_back(std::move(free_passes_.back()));
+      free_passes_.pop_back();
+    }
   }
-  auto pass = std::move(free_passes_.back());
-  free_passes_.pop_back();
-  return pass;
+  return taken;
 }
 
-void GpuImage::ReturnPass(std::unique_ptr<GpuPass> pass) {
+void GpuImage::ReturnPasses(std::vector<std::unique_ptr<GpuPass>> passes) {
   {
     const std::lock_guard lock(passes_mutex_);
-    free_passes_.push_back(std::move(pass));
+    for (auto& pass : passes) free_passes_.push_back(std::move(pass));
   }
-  pass_returned_.notify_one();
+  pass_returned_.notify_all();
 }
 
 }  // namespace quash

@@ -1,6 +1,6 @@
-// The sealed segments of one collection on a GPU: planes, scales and, as far as
-// the budget goes, whole codes and the rerank tier. Segments are immutable, so
-// what is uploaded stays true; a snapshot is a choice of segments and rows.
+// Segments of one collection on a GPU: planes, scales and, as far as the budget
+// goes, whole codes and the rerank tier. Segments are immutable, so what is uploaded
+// stays true; a snapshot is a choice of segments and rows.
 #pragma once
 
 #include <condition_variable>
@@ -31,6 +31,7 @@ struct GpuSegment {
 // The segments of one snapshot that are resident.
 struct GpuView {
   uint64_t generation = 0;
+  bool has_tail = false;
   GpuLevel level = GpuLevel::kPlane1;
   uint32_t num_blocks = 0;
   std::vector<uint32_t> segments;      // indices in the snapshot, ascending
@@ -44,8 +45,8 @@ struct GpuView {
 // Buffers of one pass, reused.
 struct GpuPass {
   cuda::Stream stream;
-  cuda::Buffer input, masks, sample, limits, counts, candidates, kept_counts, kept;
-  cuda::Buffer staged, scored, summaries;  // pinned
+  cuda::Buffer input, masks, sample, limits, counts, candidates, kept_counts, kept, survivors;
+  cuda::Buffer staged, scored, summaries, ranked;  // pinned
 };
 
 // Thread-safe.
@@ -53,39 +54,47 @@ class GpuImage {
  public:
   // Fails with UNSUPPORTED where the build or the machine has no GPU.
   //   device        ordinal
-  //   budget_bytes  of segments; 0: nine tenths of what is free now
-  static Status Open(int device, uint64_t budget_bytes, std::shared_ptr<GpuImage>* out);
+  //   budget_bytes  of segments; 0: nine tenths of what is free now, divided by
+  //                 `sharing`
+  static Status Open(int device, uint64_t budget_bytes, uint64_t sharing,
+                     std::shared_ptr<GpuImage>* out);
 
   int device() const { return device_; }
   const std::string& device_name() const { return device_name_; }
   uint64_t budget_bytes() const { return budget_bytes_; }
   uint64_t used_bytes() const;
 
-  // Uploads the segments of `snapshot` that are missing, as far as the budget
-  // goes, and frees those that no snapshot has any more.
-  Status View(const Snapshot& snapshot, std::shared_ptr<const GpuView>* out);
+  // Uploads what is missing of the segments of `snapshot` that are this image's, as far
+  // as the budget goes, and frees those that no snapshot has any more.
+  //   owners, self  segments whose owner is `self`, the same at every call for a
+  //                 snapshot
+  //   with_tail     the tail's too, which changes with every write: for many queries
+  Status View(const Snapshot& snapshot, const std::vector<uint8_t>& owners, uint8_t self,
+              bool with_tail, std::shared_ptr<const GpuView>* out);
 
-  // A pass's buffers for exclusive use; waits for one of a few.
+  // Buffers of `count` passes for exclusive use, taken at once; waits for some of a few.
   class PassLease {
    public:
-    explicit PassLease(GpuImage* image) : image_(image), pass_(image->TakePass()) {}
-    ~PassLease() { image_->ReturnPass(std::move(pass_)); }
+    explicit PassLease(GpuImage* image, size_t count = 1)
+        : image_(image), passes_(image->TakePasses(count)) {}
+    ~PassLease() { image_->ReturnPasses(std::move(passes_)); }
     PassLease(const PassLease&) = delete;
-    GpuPass& operator*() const { return *pass_; }
+    GpuPass& operator[](size_t i) const { return *passes_[i]; }
 
    private:
     GpuImage* image_;
-    std::unique_ptr<GpuPass> pass_;
+    std::vector<std::unique_ptr<GpuPass>> passes_;
   };
 
  private:
   GpuImage(int device, uint64_t budget_bytes) : device_(device), budget_bytes_(budget_bytes) {}
 
-  std::unique_ptr<GpuPass> TakePass();
-  void ReturnPass(std::unique_ptr<GpuPass> pass);
+  std::vector<std::unique_ptr<GpuPass>> TakePasses(size_t count);
+  void ReturnPasses(std::vector<std::unique_ptr<GpuPass>> passes);
   Status Upload(const Snapshot& snapshot, const Segment& segment, GpuLevel level,
                 std::shared_ptr<GpuSegment>* out);
-  Status MakeView(const Snapshot& snapshot, std::shared_ptr<GpuView>* out);
+  Status MakeView(const Snapshot& snapshot, const std::vector<uint8_t>& owners, uint8_t self,
+                  bool with_tail, std::shared_ptr<GpuView>* out);
 
   struct Known {
     std::weak_ptr<const Segment> segment;
@@ -106,7 +115,7 @@ class GpuImage {
   std::mutex passes_mutex_;
   std::condition_variable pass_returned_;
   std::vector<std::unique_ptr<GpuPass>> free_passes_;
-  int passes_ = 0;
+  size_t passes_ = 0;  // there are, free or not
 };
 
 }  // namespace quash

@@ -1,26 +1,43 @@
-// The plane scan on a GPU, and what it brings along for later stages.
+// The plane scan on GPUs, and what it brings along for later stages.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "libquashdb/executor_candidates.h"
 #include "libquashdb/executor_rows.h"
-#include "libquashdb/gpu_image.h"
+#include "libquashdb/gpu_group.h"
+#include "libquashdb/gpu_launch.h"
 
 namespace quash {
 
 // Queries of one pass at most.
 inline constexpr size_t kGpuTileQueries = cuda::kScanQueries;
 
-// Rows of the segments that a GPU holds, for the queries of one tile.
+// What the devices of `snapshot` hold of it, those that hold something, and that a
+// scan of `planes` planes can read. Empty where a search is left to the CPU: `note`
+// says why, if there is a GPU.
+struct GpuPart {
+  GpuImage* image;
+  std::shared_ptr<const GpuView> view;
+};
+std::vector<GpuPart> GpuParts(const Snapshot& snapshot, size_t planes, bool with_tail,
+                              std::string* note);
+
+// Whether a device can give final scores of its rows.
+bool HasFinalScores(const Snapshot& snapshot, const GpuView& view);
+
+// Rows of the segments that GPUs hold, for the queries of one tile. Each device takes
+// its limits from a sample of its own rows and lists what may be among the best of
+// them, all at the same time.
 class GpuScan {
  public:
-  // Null where a search is better left to the CPU: no GPU, codes too wide, two
-  // planes asked for, or more survivors than the device lists.
+  // Null where a search is better left to the CPU: no GPU, codes too wide, planes that
+  // are not there, or more survivors than the device lists.
   //   threads  for what the host does
   //   note     out: why, if there is a GPU
   static std::unique_ptr<GpuScan> Begin(const Snapshot& snapshot, const MatchingRows& matching,
@@ -28,7 +45,7 @@ class GpuScan {
                                         std::string* note);
 
   // [snapshot segments]: those that Scan() serves.
-  const std::vector<bool>& resident() const { return view_->resident; }
+  const std::vector<bool>& resident() const { return resident_; }
 
   // Pushes survivors to each query's set, all that CandidateSet::Covers() asks for
   // in most cases: Check() tells after Finish().
@@ -44,41 +61,59 @@ class GpuScan {
                 float estimate_limit, CandidateSet* set);
 
   // Of a survivor whose `found` is set, for query q.
-  bool has_final() const { return final_; }
-  bool has_plane2() const { return view_->level >= GpuLevel::kCodes; }
+  bool has_final() const { return has_final_; }
+  bool has_plane2() const { return has_plane2_; }
   float FinalScore(size_t q, const PreparedQuery& query, uint32_t found) const;
   // As RefineWithPlane2().
   void Refine(size_t q, const PreparedQuery& query, Survivor* survivor) const;
 
  private:
-  GpuScan(const Snapshot& snapshot, const MatchingRows& matching,
-          std::shared_ptr<const GpuView> view)
-      : snapshot_(snapshot),
-        matching_(matching),
-        view_(std::move(view)),
-        lease_(snapshot.gpu.get()),
-        pass_(*lease_) {}
+  // One device's.
+  struct Part {
+    explicit Part(GpuPart given)
+        : image(given.image), view(std::move(given.view)), lease(image), pass(lease[0]) {}
+    const cuda::Scored& At(size_t q, uint32_t capacity, uint32_t i) const {
+      return pass.scored.as<cuda::Scored>()[q * capacity + i];
+    }
 
+    GpuImage* image;
+    std::shared_ptr<const GpuView> view;
+    GpuImage::PassLease lease;
+    GpuPass& pass;
+    uint32_t sample_blocks = 0;
+    std::vector<cuda::ScanSummary> summaries;  // [nq]
+  };
+
+  GpuScan(const Snapshot& snapshot, const MatchingRows& matching)
+      : snapshot_(snapshot), matching_(matching) {}
+
+  // Survivor::found: the part above, its place in the list below.
+  static constexpr uint32_t kPlaceBits = 24;
   const cuda::Scored& At(size_t q, uint32_t found) const {
-    return pass_.scored.as<cuda::Scored>()[q * capacity_ + found];
+    return parts_[found >> kPlaceBits]->At(q, capacity_, found & ((1u << kPlaceBits) - 1));
   }
-  cuda::ScanQuery MakeScanQuery(const PreparedQuery& query, const CandidateSet& set) const;
-  Status Launch(std::span<const PreparedQuery> queries, std::span<const cuda::ScanQuery> scan,
-                uint32_t sample_blocks);
+  Status Launch(Part* part, std::span<const PreparedQuery> queries,
+                std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks);
+  // Waits for all parts.
+  Status Wait();
   void PushFound(size_t q, const PreparedQuery& query, CandidateSet* set) const;
-  Status UploadMasks();
-  uint64_t RowIndexOf(uint32_t row) const;
 
   const Snapshot& snapshot_;
   const MatchingRows& matching_;
-  std::shared_ptr<const GpuView> view_;
-  GpuImage::PassLease lease_;
-  GpuPass& pass_;
+  std::vector<std::unique_ptr<Part>> parts_;
+  std::vector<bool> resident_;
+  cuda::ScanStage stage_ = cuda::ScanStage::kPlane1;
   bool has_filter_ = false;
+  bool has_final_ = true;
+  bool has_plane2_ = true;
   size_t threads_ = 1;
-  bool final_ = false;
   uint32_t capacity_ = 0;
-  std::vector<cuda::ScanSummary> summaries_;  // [nq]
 };
+
+// Bytes that a scan of a stage reads of one block.
+uint64_t GpuBlockBytes(const Snapshot& snapshot, cuda::ScanStage stage);
+
+// Index of a row of a view in its snapshot.
+uint64_t RowIndexOf(const GpuView& view, uint32_t row);
 
 }  // namespace quash

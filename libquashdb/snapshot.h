@@ -13,7 +13,7 @@
 
 namespace quash {
 
-class GpuImage;
+class GpuGroup;
 class PartitionIndex;
 
 struct Snapshot {
@@ -25,7 +25,7 @@ struct Snapshot {
   std::vector<SegmentView> segments;  // ascending slots: sealed, then tail
   std::vector<uint64_t> first_slots;  // of segments; empty in tests
   Pin view;                           // storage state of ids and records; null in tests
-  std::shared_ptr<GpuImage> gpu;      // null: searched on the CPU
+  std::shared_ptr<GpuGroup> gpu;      // null: searched on the CPU
   std::shared_ptr<const PartitionIndex> partitions;  // null: none yet
 };
 using SnapshotRef = std::shared_ptr<const Snapshot>;

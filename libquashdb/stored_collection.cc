@@ -310,7 +310,7 @@ Status StoredCollection::GetSnapshot(SnapshotRef* out) const {
   return Status();
 }
 
-Status StoredCollection::AttachGpu(std::shared_ptr<GpuImage> gpu) {
+Status StoredCollection::AttachGpu(std::shared_ptr<GpuGroup> gpu) {
   const std::lock_guard lock(database_->publish_mutex());
   if (detached_) return Error(QUASH_NOT_FOUND, "collection \"{}\" was dropped", name_);
   gpu_ = std::move(gpu);

@@ -45,7 +45,7 @@ class StoredCollection final : public Collection {
               std::vector<Location>* out) const override;
   Status ReadRecord(const Snapshot& snapshot, Location location, Record* out) const override;
   Status Stats(quash_collection_info* out) const override;
-  Status AttachGpu(std::shared_ptr<GpuImage> gpu) override;
+  Status AttachGpu(std::shared_ptr<GpuGroup> gpu) override;
 
   // Rewrites segments with dead rows, merges small ones and seals the tail.
   Status Compact(const Progress& progress);
@@ -120,7 +120,7 @@ class StoredCollection final : public Collection {
   std::string partition_damage_;  // why a stored index could not be read; empty: it could
   std::shared_ptr<const Snapshot> published_;  // its view is null
   mutable SnapshotRef handed_out_;             // with the view of the last commit
-  std::shared_ptr<GpuImage> gpu_;              // under the publish lock
+  std::shared_ptr<GpuGroup> gpu_;              // under the publish lock
   bool detached_ = false;
 
   std::mutex upkeep_mutex_;           // taken before any other; for:

@@ -69,7 +69,7 @@ complete -c quashdb -n '__fish_seen_subcommand_from bench' -l recall -x -d 'Reca
 complete -c quashdb -n '__fish_seen_subcommand_from bench' -l nprobe -x -d 'Lists to probe, instead of --recall'
 complete -c quashdb -n '__fish_seen_subcommand_from bench' -l candidates -x -d 'Survivors of the plane scan'
 complete -c quashdb -n '__fish_seen_subcommand_from bench' -l rerank-candidates -x -d 'Rows scored from the rerank tier'
-complete -c quashdb -n '__fish_seen_subcommand_from bench' -l planes -x -d 'Bit planes scanned over all rows, 1 or 2'
+complete -c quashdb -n '__fish_seen_subcommand_from bench' -l planes -x -d 'Bit planes scanned over all rows, 1 or 2, or 4 for all'
 complete -c quashdb -n '__fish_seen_subcommand_from bench' -l filter -x -d 'WHERE text that results must match'
 complete -c quashdb -n '__fish_seen_subcommand_from plot' -s h -l help -d 'Show this text'
 complete -c quashdb -n '__fish_seen_subcommand_from plot' -l kind -x -a 'recall map' -d 'recall: against latency; map: rows in two dimensions'

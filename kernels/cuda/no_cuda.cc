@@ -2,6 +2,7 @@
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan.h"
+#include "kernels/cuda/scan_rank.h"
 #include "kernels/cuda/seal.h"
 
 namespace quash::cuda {
@@ -24,11 +25,17 @@ const char* Stream::Download(const void*, size_t, void*) { return kNoCuda; }
 const char* Stream::Zero(void*, size_t) { return kNoCuda; }
 const char* Stream::Wait() { return kNoCuda; }
 
-const char* LaunchRepackPlane(const uint8_t*, uint32_t, uint32_t, uint32_t*, CUstream_st*) {
+const char* LaunchRepackPlane(const uint8_t*, PlaneStrides, uint32_t, uint32_t, uint32_t*,
+                              CUstream_st*) {
   return kNoCuda;
 }
 void PackScanWeights(const int8_t*, uint32_t, uint32_t, size_t, uint32_t*) {}
+void PackCodeValues(const int16_t*, uint32_t, uint32_t, size_t, uint32_t*) {}
+bool MakeCodeWeights(const int8_t*, uint32_t, int32_t*) { return false; }
+int32_t CodeOffset(const int16_t*, size_t, int32_t) { return 0; }
+const char* LaunchNarrow(const ScanArgs&, CUstream_st*) { return kNoCuda; }
 const char* LaunchScan(const ScanArgs&, CUstream_st*) { return kNoCuda; }
+const char* LaunchRank(const RankArgs&, CUstream_st*) { return kNoCuda; }
 const char* LaunchFinish(const FinishArgs&, CUstream_st*) { return kNoCuda; }
 
 size_t DecodeWorkspaceBytes(uint32_t, uint32_t, uint32_t, uint32_t) { return 0; }

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/scan_bits.cuh"
+#include "kernels/cuda/scan_launch.h"
 #include "kernels/cuda/scan_layout.cuh"
 #include "kernels/cuda/scan_limits.cuh"
 #include "kernels/cuda/scan_walk.cuh"
@@ -48,7 +49,6 @@ struct Epilogue {
   ScanQuery query;
   float key_limit;
   float estimate_limit;
-  float unused;
 };
 static_assert(sizeof(Epilogue) % sizeof(float4) == 0);
 
@@ -188,13 +188,46 @@ __device__ void Finish(const ScanArgs& args, uint32_t first_query, const Epilogu
   }
 }
 
+// Of a sample: the greatest key and estimate of every four rows.
+template <uint32_t kTiles>
+__device__ void SampleRows(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
+                           const Fetched& fetched, const int (&sums)[kTiles][2][4],
+                           uint32_t position) {
+  const uint32_t lane = threadIdx.x % 32;
+  float scale[4], norm_sq[4];
+#pragma unroll
+  for (uint32_t j = 0; j < 4; ++j) {
+    scale[j] = __shfl_sync(~0u, fetched.scale, lane / 4 + 8 * j);
+    norm_sq[j] = __shfl_sync(~0u, fetched.norm_sq, lane / 4 + 8 * j);
+  }
+#pragma unroll
+  for (uint32_t tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+    for (uint32_t column = 0; column < 2; ++column) {
+      const uint32_t q = tile * kTileQueries + lane % 4 * 2 + column;
+      if (first_query + q >= args.nq) continue;
+      float key = -INFINITY, estimate = -INFINITY;
+#pragma unroll
+      for (uint32_t j = 0; j < 4; ++j) {
+        if ((fetched.mask >> (lane / 4 + 8 * j) & 1) == 0) continue;
+        const int sum = (sums[tile][j / 2][j % 2 * 2 + column] - kSumBase) >> 1;
+        const Estimate made = MakeEstimate(epilogues[q].query, sum, scale[j], norm_sq[j]);
+        key = fmaxf(key, made.key);
+        estimate = fmaxf(estimate, made.estimate);
+      }
+      SampleGroup(args, first_query + q, position, lane / 4, key, estimate);
+    }
+  }
+}
+
 // The blocks of a warp with a chunk count known to the compiler: whole blocks are
 // fetched ahead, each chunk's successor as soon as it is used.
-template <uint32_t kChunks, uint32_t kTiles>
+template <uint32_t kChunks, uint32_t kTiles, bool kSample>
 __device__ void ScanBlocks(const ScanArgs& args, uint32_t first_query, const Epilogue* epilogues,
-                           const uint2* weights, uint32_t begin, uint32_t end, Queue* queue) {
+                           const uint2* weights, uint32_t begin, uint32_t end, uint32_t stride,
+                           Queue* queue) {
   constexpr uint32_t kAhead = kTiles > 1 ? 1 : kChunks == 1 ? 4 : kChunks <= 3 ? 2 : 1;
-  Walker walker(args, begin, end, 1, threadIdx.x % 32);
+  Walker walker(args, begin, end, stride, threadIdx.x % 32);
   Fetched heads[kAhead];  // `words` unused
   uint4 words[kAhead][kChunks];
   const uint4* next = nullptr;
@@ -218,18 +251,22 @@ __device__ void ScanBlocks(const ScanArgs& args, uint32_t first_query, const Epi
         MultiplyChunk<kTiles>(words[slot][c], weights + c * kSteps * kTiles * 32, sums);
         if (next != nullptr) words[slot][c] = __ldcs(next + c * 32);
       }
-      Finish<kTiles>(args, first_query, epilogues, head, sums, queue);
+      if constexpr (kSample) {
+        SampleRows<kTiles>(args, first_query, epilogues, head, sums, head.block / stride);
+      } else {
+        Finish<kTiles>(args, first_query, epilogues, head, sums, queue);
+      }
     }
   }
 }
 
 // Any number of chunks: kDepth of them are fetched ahead.
-template <uint32_t kTiles>
+template <uint32_t kTiles, bool kSample>
 __device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
                                    const Epilogue* epilogues, const uint2* weights, uint32_t begin,
-                                   uint32_t end, Queue* queue) {
+                                   uint32_t end, uint32_t stride, Queue* queue) {
   const uint32_t chunks = Chunks(args.dim);
-  Walker walker(args, begin, end, 1, threadIdx.x % 32);
+  Walker walker(args, begin, end, stride, threadIdx.x % 32);
   Fetched ring[kDepth];
   uint32_t items = 0;  // fetched and not used yet
 #pragma unroll
@@ -254,7 +291,11 @@ __device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
       }
       MultiplyChunk<kTiles>(fetched.words, weights + chunk * kSteps * kTiles * 32, sums);
       if (++chunk == chunks) {
-        Finish<kTiles>(args, first_query, epilogues, fetched, sums, queue);
+        if constexpr (kSample) {
+          SampleRows<kTiles>(args, first_query, epilogues, fetched, sums, fetched.block / stride);
+        } else {
+          Finish<kTiles>(args, first_query, epilogues, fetched, sums, queue);
+        }
         ClearSums(sums);
         chunk = 0;
       }
@@ -263,7 +304,7 @@ __device__ void ScanChunksOfBlocks(const ScanArgs& args, uint32_t first_query,
 }
 
 // blockIdx.y: kTiles * 8 queries. Each block has an equal stretch of blocks.
-template <uint32_t kChunks, uint32_t kTiles>
+template <uint32_t kChunks, uint32_t kTiles, bool kSample>
 __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
     Scan(ScanArgs args) {
   extern __shared__ uint4 shared[];
@@ -279,8 +320,9 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
     made.test_limit = made.key_limit = made.estimate_limit = INFINITY;
     if (first_query + q < args.nq) {
       const ScanQuery& query = args.queries[first_query + q];
-      made = MakeEpilogue(query, args.limits[2 * (first_query + q)],
-                          args.limits[2 * (first_query + q) + 1]);
+      made = kSample ? MakeEpilogue(query, INFINITY, INFINITY)
+                     : MakeEpilogue(query, args.limits[2 * (first_query + q)],
+                                    args.limits[2 * (first_query + q) + 1]);
     }
     epilogues[q] = made;
   }
@@ -292,70 +334,82 @@ __global__ void __launch_bounds__(kThreads, kTiles == 1 && kChunks <= 4 ? 3 : 2)
   }
   __syncthreads();
 
-  const uint64_t total = args.num_blocks;
+  const uint32_t stride = kSample ? args.num_blocks / args.sample_blocks : 1;
+  const uint64_t total = kSample ? args.sample_blocks : args.num_blocks;
   const auto begin = static_cast<uint32_t>(total * blockIdx.x / gridDim.x) + threadIdx.x / 32;
   const auto end = static_cast<uint32_t>(total * (blockIdx.x + 1) / gridDim.x);
   const uint2* lane_weights = weights + threadIdx.x % 32;
   Queue queue{places + threadIdx.x / 32 * Queue::kRoom};
   if constexpr (kChunks != 0) {
-    ScanBlocks<kChunks, kTiles>(args, first_query, epilogues, lane_weights, begin, end, &queue);
+    ScanBlocks<kChunks, kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
+                                         stride, &queue);
   } else {
-    ScanChunksOfBlocks<kTiles>(args, first_query, epilogues, lane_weights, begin, end, &queue);
+    ScanChunksOfBlocks<kTiles, kSample>(args, first_query, epilogues, lane_weights, begin, end,
+                                        stride, &queue);
   }
   __syncwarp();
   Drain(args, epilogues, first_query, queue.places, queue.size);
 }
 
-template <uint32_t kChunks, uint32_t kTiles>
+template <uint32_t kChunks, uint32_t kTiles, bool kSample>
 const char* LaunchKernel(const ScanArgs& args, CUstream_st* stream) {
   const uint32_t chunks = Chunks(args.dim);
   const size_t shared =
       kTiles * (kTileQueries * sizeof(Epilogue) + size_t{chunks} * kSteps * 32 * sizeof(uint2)) +
       kWarps * Queue::kRoom * sizeof(Contender);
-  const auto kernel = Scan<kChunks, kTiles>;
+  const auto kernel = Scan<kChunks, kTiles, kSample>;
   static thread_local Residency residency;
   if (const char* error = residency.Find(kernel, shared); error != nullptr) return error;
   const uint32_t tiles = (args.nq + kTileQueries - 1) / kTileQueries;
   const uint32_t groups = (tiles + kTiles - 1) / kTiles;
-  const uint32_t grid = min(residency.blocks, (args.num_blocks + kWarps - 1) / kWarps);
-  kernel<<<dim3(grid, groups), kThreads, shared, stream>>>(args);
+  const uint32_t blocks = kSample ? args.sample_blocks : args.num_blocks;
+  kernel<<<dim3(residency.Share(blocks, groups), groups), kThreads, shared, stream>>>(args);
   return Text(cudaGetLastError());
 }
 
 // Dimensions that embeddings often have: 128, 256, 384, 512, 768, 1024, 1536.
-template <uint32_t kTiles>
+template <uint32_t kTiles, bool kSample>
 const char* LaunchTiles(const ScanArgs& args, CUstream_st* stream) {
   switch (Chunks(args.dim)) {
     case 1:
-      return LaunchKernel<1, kTiles>(args, stream);
+      return LaunchKernel<1, kTiles, kSample>(args, stream);
     case 2:
-      return LaunchKernel<2, kTiles>(args, stream);
+      return LaunchKernel<2, kTiles, kSample>(args, stream);
     case 3:
-      return LaunchKernel<3, kTiles>(args, stream);
+      return LaunchKernel<3, kTiles, kSample>(args, stream);
     case 4:
-      return LaunchKernel<4, kTiles>(args, stream);
+      return LaunchKernel<4, kTiles, kSample>(args, stream);
     case 6:
-      return LaunchKernel<6, kTiles>(args, stream);
+      return LaunchKernel<6, kTiles, kSample>(args, stream);
     case 8:
-      return LaunchKernel<8, kTiles>(args, stream);
+      return LaunchKernel<8, kTiles, kSample>(args, stream);
     case 12:
-      return LaunchKernel<12, kTiles>(args, stream);
+      return LaunchKernel<12, kTiles, kSample>(args, stream);
     default:
-      return LaunchKernel<0, kTiles>(args, stream);
+      return LaunchKernel<0, kTiles, kSample>(args, stream);
   }
 }
 
-// One query by its bits; more by bytes, as many tiles of queries at a time as
+// Few queries by their bits; more by bytes, as many tiles of queries at a time as
 // shared memory holds.
 const char* LaunchPass(const ScanArgs& args, CUstream_st* stream) {
+  if (args.stage != ScanStage::kPlane1) return LaunchCodeScan(args, false, stream);
   const uint32_t tiles = (args.nq + kTileQueries - 1) / kTileQueries;
   const uint32_t chunks = Chunks(args.dim);
   if (args.nq == 1) return LaunchBitScan<1, false>(args, stream);
   if (args.nq == 2) return LaunchBitScan<2, false>(args, stream);
   if (args.nq <= kBitQueries) return LaunchBitScan<4, false>(args, stream);
-  if (tiles > 2 && chunks <= 48) return LaunchTiles<4>(args, stream);
-  if (tiles > 1 && chunks <= 96) return LaunchTiles<2>(args, stream);
-  return LaunchTiles<1>(args, stream);
+  if (tiles > 2 && chunks <= 48) return LaunchTiles<4, false>(args, stream);
+  if (tiles > 1 && chunks <= 96) return LaunchTiles<2, false>(args, stream);
+  return LaunchTiles<1, false>(args, stream);
+}
+
+const char* LaunchSample(const ScanArgs& args, CUstream_st* stream) {
+  if (args.stage != ScanStage::kPlane1) return LaunchCodeScan(args, true, stream);
+  if (args.nq > 2 * kTileQueries && Chunks(args.dim) <= 48) {
+    return LaunchTiles<4, true>(args, stream);
+  }
+  return LaunchBitScan<4, true>(args, stream);
 }
 
 }  // namespace
@@ -402,16 +456,21 @@ const char* LaunchScan(const ScanArgs& args, CUstream_st* stream) {
   if (args.nq == 0 || args.nq > kScanQueries) return "a scan takes 1 to 128 queries";
   if (args.dim == 0 || args.dim > kScanDimMax) return "a scan takes dimensions up to 16384";
   if (args.num_blocks == 0) return nullptr;
+  if (args.sample_blocks > min(kScanSampleBlocks, args.num_blocks)) {
+    return "the sample has more blocks than there are, or than it may have";
+  }
   if (args.sample_blocks != 0) {
-    const char* error = LaunchBitScan<4, true>(args, stream);
+    const char* error = LaunchSample(args, stream);
     if (error != nullptr) return error;
-    SelectLimits<<<dim3(args.nq, 2), kSelectThreads, 0, stream>>>(args);
+    SelectLimits<<<args.nq, kSelectThreads, 0, stream>>>(args);
   } else {
     KnownLimits<<<1, args.nq, 0, stream>>>(args);
   }
   const char* error = Text(cudaGetLastError());
-  if (error == nullptr) error = LaunchPass(args, stream);
-  if (error != nullptr) return error;
+  return error == nullptr ? LaunchPass(args, stream) : error;
+}
+
+const char* LaunchNarrow(const ScanArgs& args, CUstream_st* stream) {
   NarrowCandidates<<<args.nq, kSelectThreads, 0, stream>>>(args);
   return Text(cudaGetLastError());
 }

@@ -25,16 +25,16 @@ inline constexpr uint32_t ScanChunks(size_t dim) {
 inline constexpr size_t ScanPlaneBytes(size_t dim) { return ScanChunks(dim) * size_t{512}; }
 // Queries of one pass must fit in shared memory.
 inline constexpr uint32_t kScanDimMax = 16384;
+// Blocks of 32 rows that limits are taken from, at most.
+inline constexpr uint32_t kScanSampleBlocks = 2048;
 
-// One segment of codes. Planes are in the order of LaunchRepackPlane(), other
-// arrays as in kernels/layout.h. Members that are not needed are null.
+// One segment of codes. Arrays but the planes are as in kernels/layout.h. Members
+// that are not needed are null.
 struct ScanSegment {
-  const uint32_t* plane1;
-  const uint32_t* plane2;
-  const uint8_t* rest;
+  const uint32_t* planes[4];  // of LaunchRepackPlane(), the first `bits` of them
   const float* scale1;
   const float* scale2;
-  const float* scale_full;
+  const float* scale_full;  // of whole codes, at any number of bits
   const float* norm_sq;
   const void* tier;         // rerank tier [rows, dim], its type in FinishArgs
   const float* tier_scale;  // [rows], int8 only
@@ -42,20 +42,38 @@ struct ScanSegment {
   uint32_t blocks;
 };
 
-// [nblocks][plane_bytes][32] u8 of kernels/layout.h -> [nblocks][chunks][32][4]
-// u32: what each lane of a warp multiplies, 16 bytes together.
-const char* LaunchRepackPlane(const uint8_t* plane, uint32_t nblocks, uint32_t plane_bytes,
-                              uint32_t* out, CUstream_st* stream);
+// Where byte c of row r of block b of a plane lies in an array of kernels/layout.h:
+// at b * block + r * row + c * byte.
+struct PlaneStrides {
+  uint32_t block;
+  uint32_t row;
+  uint32_t byte;
+};
 
-// One query of a pass. In float32, rounded after every operation:
-//   unit = gain * scale1, estimate = unit * (mul * sums + add) - norm_sq
+// Such a plane -> [nblocks][chunks][32][4] u32: what each lane of a warp multiplies,
+// 16 bytes together.
+const char* LaunchRepackPlane(const uint8_t* plane, PlaneStrides strides, uint32_t nblocks,
+                              uint32_t plane_bytes, uint32_t* out, CUstream_st* stream);
+
+// What a scan reads of every row, and the integers that come of it.
+enum class ScanStage : uint32_t {
+  kPlane1,     // the sum of plane 1 (PlaneLut)
+  kTwoPlanes,  // the sums of planes 1 and 2, in the lower and the upper half
+  kCodes       // whole codes: the exact dot of kernels/scan.h, code_dot
+};
+
+// One query of a pass. In float32, rounded after every operation, with the scale of
+// the stage and `sums` the integers
+//   unit = gain * scale, estimate = unit * (mul * sums [+ mul2 * sums2] + add) - norm_sq
 //   key = estimate + key_margin * unit
 struct ScanQuery {
   float gain;
   float mul;
+  float mul2;  // of plane 2, kTwoPlanes only
   float add;
   float key_margin;
-  int32_t offset;  // of PlaneLut
+  // Of PlaneLut; of whole codes what CodeOffset() gives.
+  int32_t offset;
   // Ranks in the sample that the limits are taken from, from 0.
   uint32_t key_rank;
   uint32_t estimate_rank;
@@ -70,7 +88,7 @@ struct ScanQuery {
   uint32_t is_cosine;
 };
 
-// What the host learns of a query first.
+// What the host learns of a query.
 struct ScanSummary {
   uint32_t found;  // rows listed; more than the capacity: some are missing
   uint32_t kept;   // of these, after the limits rose
@@ -78,16 +96,22 @@ struct ScanSummary {
   float estimate_limit;
 };
 
+inline constexpr uint32_t kCodeFunctions = 8;
+
 struct ScanArgs {
   const ScanSegment* segments;
   uint32_t num_segments;
   uint32_t num_blocks;    // of all segments
   const uint32_t* masks;  // [num_blocks] rows that may be returned
   uint32_t dim;
-  uint32_t nq;               // 1..kScanQueries
-  const ScanQuery* queries;  // [nq]
-  const uint32_t* weights;   // of PackScanWeights()
-  uint32_t sample_blocks;    // 0: none, limits are those of the queries
+  ScanStage stage;
+  uint32_t bits;                          // of a code, for kCodes
+  int32_t code_weights[kCodeFunctions];   // of MakeCodeWeights(), for kCodes
+  uint32_t nq;                            // 1..kScanQueries
+  const ScanQuery* queries;               // [nq]
+  const uint32_t* weights;                // of PackScanWeights() or PackCodeValues()
+  uint32_t sample_blocks;    // 0: none, limits are those of the queries; else at most
+                             // kScanSampleBlocks and num_blocks
   float* sample;             // ScanSampleFloats(), scratch
   float* limits;             // [nq][2] out: key and estimate limits used
   uint32_t capacity;         // of each query's candidates
@@ -98,9 +122,9 @@ struct ScanArgs {
   uint32_t* kept;            // [nq][capacity][2] out: row, sums; in no order
 };
 
-// Keys and estimates of sampled rows, and the greatest of every block.
+// The greatest key and estimate of every four sampled rows.
 inline constexpr size_t ScanSampleFloats(uint32_t nq, uint32_t sample_blocks) {
-  return size_t{nq} * 2 * sample_blocks * 33;
+  return size_t{nq} * 2 * sample_blocks * 8;
 }
 
 // Words that PackScanWeights() fills: bytes, in tiles of eight queries, and bits.
@@ -116,19 +140,39 @@ inline constexpr size_t ScanWeightWords(size_t dim, uint32_t nq) {
 //   out      [ScanWeightWords()] of all queries
 void PackScanWeights(const int8_t* weights, uint32_t q, uint32_t nq, size_t dim, uint32_t* out);
 
+// The same for whole codes: the values of LevelQuery as 16 bits each.
+//   values  [padded dim] i16
+//   out     [CodeValueWords()] of all queries
+inline constexpr size_t CodeValueWords(size_t dim, uint32_t nq) {
+  return ScanChunks(dim) * nq * size_t{64};
+}
+void PackCodeValues(const int16_t* values, uint32_t q, uint32_t nq, size_t dim, uint32_t* out);
+
+// Levels as a sum of functions of a code's bits (scan_codes.cuh) that are 0 or 1:
+//   level of a code = sum_i weights[i] * function_i - level of the last code
+//   levels   [2^bits] odd, levels[i] = -levels[2^bits - 1 - i]
+//   weights  [kCodeFunctions] out, zero past 2^(bits - 1)
+// False if the levels are no such sum.
+bool MakeCodeWeights(const int8_t* levels, uint32_t bits, int32_t* weights);
+// ScanQuery::offset of a query's values; wraps around as the sums do.
+int32_t CodeOffset(const int16_t* values, size_t dim, int32_t last_level);
+
 // Rows of `masks` whose key reaches the key limit or whose estimate reaches the
 // estimate limit. Limits come from a sample of blocks, so that about as many rows
-// are listed as the ranks ask for, and rise to what the listed rows show: the
-// k-th estimate less the slack, and the key that follows the best `width`.
+// are listed as the ranks ask for.
 const char* LaunchScan(const ScanArgs& args, CUstream_st* stream);
+
+// Raises the limits to what the listed rows show: the k-th estimate less the slack,
+// and the key that follows the best `width`.
+const char* LaunchNarrow(const ScanArgs& args, CUstream_st* stream);
 
 // A candidate with all that the later stages of a search may ask of it.
 struct Scored {
   uint32_t row;   // block * 32 + row of the block
-  uint32_t sums;  // of plane 1
-  float scale1;
+  uint32_t sums;  // of the scan
+  float scale;    // of the scan's stage
   float norm_sq;   // 0 if there is none
-  uint32_t sums2;  // of plane 2, 0 without
+  uint32_t sums2;  // of plane 2, if the scan was one of plane 1 and it is there
   float scale2;
   // With a tier the final score, as the CPU computes it. Without, the sum of
   // values times levels, an int32.
@@ -141,16 +185,17 @@ struct Scored {
 
 enum class TierType : uint32_t { kNone, kFloat32, kFloat16, kInt8 };
 
-// Adds to candidates what their segment has: plane 2, and the final score or dot
-// if `final_scores`.
+// Adds to candidates what their segment has: plane 2 after a scan of plane 1, and
+// the final score or dot if `final_scores`.
 struct FinishArgs {
+  ScanStage stage;
   const ScanSegment* segments;
   uint32_t num_segments;
   uint32_t num_blocks;
   uint32_t dim;
   uint32_t bits;
   uint32_t nq;
-  const uint32_t* weights;  // as for the scan
+  const uint32_t* weights;  // as for the scan; read for plane 2 only
   const int32_t* offsets;   // [nq] of PlaneLut
   const uint32_t* counts;   // [nq] kept_counts of the scan
   uint32_t capacity;

@@ -10,7 +10,6 @@
 
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/scan_layout.cuh"
-#include "kernels/cuda/scan_limits.cuh"
 #include "kernels/cuda/scan_walk.cuh"
 
 namespace quash::cuda {
@@ -33,6 +32,19 @@ __device__ void CountBits(int (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, 
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// Every lane of a quad has a part of four rows' sums; lane t gets row t's.
+template <typename Sum>
+__device__ int QuadRowSum(const Sum (&sums)[4]) {
+  const uint32_t t = threadIdx.x % 4;
+  const bool second = t & 2, odd = t & 1;
+  const Sum even_sum =
+      (second ? sums[2] : sums[0]) + __shfl_xor_sync(~0u, second ? sums[0] : sums[2], 2);
+  const Sum odd_sum =
+      (second ? sums[3] : sums[1]) + __shfl_xor_sync(~0u, second ? sums[1] : sums[3], 2);
+  return static_cast<int>((odd ? odd_sum : even_sum) +
+                          __shfl_xor_sync(~0u, odd ? even_sum : odd_sum, 1));
+}
+
 // Counts by bit of the weights, of rows g, g + 8 and g + 16, g + 24.
 struct BitCounts {
   int upper[4] = {}, lower[4] = {};
@@ -52,12 +64,7 @@ struct BitCounts {
     const int low = 1 << 2 * t, high = t == 3 ? -128 : 2 << 2 * t;
     const int sums[4] = {upper[0] * low + upper[1] * high, upper[2] * low + upper[3] * high,
                          lower[0] * low + lower[1] * high, lower[2] * low + lower[3] * high};
-    const bool second = t & 2, odd = t & 1;
-    const int even_sum =
-        (second ? sums[2] : sums[0]) + __shfl_xor_sync(~0u, second ? sums[0] : sums[2], 2);
-    const int odd_sum =
-        (second ? sums[3] : sums[1]) + __shfl_xor_sync(~0u, second ? sums[1] : sums[3], 2);
-    return (odd ? odd_sum : even_sum) + __shfl_xor_sync(~0u, odd ? even_sum : odd_sum, 1);
+    return QuadRowSum(sums);
   }
 };
 
@@ -66,29 +73,42 @@ struct BitQuery {
   float key_limit, estimate_limit;
 };
 
+template <bool kSample>
+__device__ BitQuery MakeBitQuery(const ScanArgs& args, uint32_t q) {
+  if (kSample) return {args.queries[q], INFINITY, INFINITY};
+  return {args.queries[q], args.limits[2 * q], args.limits[2 * q + 1]};
+}
+
+// Four rows and one query of the sample, the greatest by key and by estimate.
+//   group  of the block's eight
+__device__ void SampleGroup(const ScanArgs& args, uint32_t q, uint32_t position, uint32_t group,
+                            float key, float estimate) {
+  const size_t n = size_t{args.sample_blocks} * 8;
+  float* values = args.sample + size_t{q} * 2 * n + size_t{position} * 8 + group;
+  values[0] = key;
+  values[n] = estimate;
+}
+
 // One row and query: to the list if it reaches a limit, or to the sample.
 //   position  of the block in the sample
 template <bool kSample>
-__device__ void TakeRow(const ScanArgs& args, const BitQuery& query, uint32_t q, int sum,
-                        const Fetched& head, uint32_t position) {
+__device__ void TakeRow(const ScanArgs& args, const BitQuery& query, uint32_t q,
+                        const Estimate& made, uint32_t mask, uint32_t block, uint32_t position) {
   const uint32_t row = threadIdx.x % 32 / 4 + 8 * (threadIdx.x % 4);
-  const Estimate made = MakeEstimate(query.query, sum, head.scale, head.norm_sq);
-  const bool masked = head.mask >> row & 1;
+  const bool masked = mask >> row & 1;
   if constexpr (kSample) {
-    const size_t blocks = args.sample_blocks, rows = blocks * 32;
-    const float key = masked ? made.key : -INFINITY;
-    const float estimate = masked ? made.estimate : -INFINITY;
-    float* values = args.sample + size_t{q} * 2 * rows;
-    values[size_t{position} * 32 + row] = key;
-    values[rows + size_t{position} * 32 + row] = estimate;
-    float* maxima = args.sample + size_t{args.nq} * 2 * rows + size_t{q} * 2 * blocks;
-    const float greatest[2] = {WarpMax(key), WarpMax(estimate)};
-    if (threadIdx.x % 32 == 0) {
-      maxima[position] = greatest[0];
-      maxima[blocks + position] = greatest[1];
+    float key = masked ? made.key : -INFINITY;
+    float estimate = masked ? made.estimate : -INFINITY;
+#pragma unroll
+    for (uint32_t other = 1; other < 4; other *= 2) {
+      key = fmaxf(key, __shfl_xor_sync(~0u, key, other));
+      estimate = fmaxf(estimate, __shfl_xor_sync(~0u, estimate, other));
+    }
+    if (threadIdx.x % 4 == 0) {
+      SampleGroup(args, q, position, threadIdx.x % 32 / 4, key, estimate);
     }
   } else if (masked && (made.key >= query.key_limit || made.estimate >= query.estimate_limit)) {
-    List(args, q, head.block * 32 + row, made);
+    List(args, q, block * 32 + row, made);
   }
 }
 
@@ -132,8 +152,10 @@ __device__ void ScanWholeBlocks(const ScanArgs& args, const BitQuery* queries, c
 #pragma unroll
       for (uint32_t q = 0; q < kQueries; ++q) {
         if (first_query + q >= args.nq) break;
-        TakeRow<kSample>(args, queries[q], first_query + q, counts[q].RowSum(), head,
-                         head.block / stride);
+        TakeRow<kSample>(
+            args, queries[q], first_query + q,
+            MakeEstimate(queries[q].query, counts[q].RowSum(), head.scale, head.norm_sq), head.mask,
+            head.block, head.block / stride);
       }
     }
   }
@@ -175,8 +197,10 @@ __device__ void ScanByChunks(const ScanArgs& args, const BitQuery* queries, cons
 #pragma unroll
       for (uint32_t q = 0; q < kQueries; ++q) {
         if (first_query + q < args.nq) {
-          TakeRow<kSample>(args, queries[q], first_query + q, counts[q].RowSum(), fetched,
-                           fetched.block / stride);
+          TakeRow<kSample>(
+              args, queries[q], first_query + q,
+              MakeEstimate(queries[q].query, counts[q].RowSum(), fetched.scale, fetched.norm_sq),
+              fetched.mask, fetched.block, fetched.block / stride);
         }
         counts[q] = BitCounts();
       }
@@ -205,9 +229,7 @@ __global__ void __launch_bounds__(kThreads, BlocksOf(kChunks, kQueries))
   }
   if (threadIdx.x < kQueries && first_query + threadIdx.x < args.nq) {
     const uint32_t q = first_query + threadIdx.x;
-    queries[threadIdx.x].query = args.queries[q];
-    queries[threadIdx.x].key_limit = kSample ? INFINITY : args.limits[2 * q];
-    queries[threadIdx.x].estimate_limit = kSample ? INFINITY : args.limits[2 * q + 1];
+    queries[threadIdx.x] = MakeBitQuery<kSample>(args, q);
   }
   __syncthreads();
   const uint32_t stride = kSample ? args.num_blocks / args.sample_blocks : 1;
@@ -232,8 +254,7 @@ const char* LaunchBits(const ScanArgs& args, CUstream_st* stream) {
   if (const char* error = residency.Find(kernel, shared); error != nullptr) return error;
   const uint32_t groups = (args.nq + kQueries - 1) / kQueries;
   const uint32_t blocks = kSample ? args.sample_blocks : args.num_blocks;
-  const uint32_t grid = min(residency.blocks, (blocks + kWarps - 1) / kWarps);
-  kernel<<<dim3(grid, groups), kThreads, shared, stream>>>(
+  kernel<<<dim3(residency.Share(blocks, groups), groups), kThreads, shared, stream>>>(
       args, args.weights + ScanByteWords(args.dim, args.nq));
   return Text(cudaGetLastError());
 }

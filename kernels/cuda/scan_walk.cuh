@@ -84,7 +84,7 @@ class Walker {
 
   __device__ void EnterSegment() {
     const ScanSegment& segment = args_.segments[segment_];
-    plane_ = reinterpret_cast<const uint4*>(segment.plane1);
+    plane_ = reinterpret_cast<const uint4*>(segment.planes[0]);
     scale_ = segment.scale1;
     norm_sq_ = segment.norm_sq;
     first_block_ = segment.first_block;
@@ -115,21 +115,38 @@ inline const char* Text(cudaError_t error) {
 }
 
 struct Estimate {
-  float sums;  // an integer
+  uint32_t sums;  // as candidates keep them
   float estimate;
   float key;
 };
 
 // In the order of operations of the search on the CPU, nothing contracted.
-//   sum  of weights whose bits are set
-__device__ Estimate MakeEstimate(const ScanQuery& query, int sum, float scale, float norm_sq) {
+//   dot  without the query's `add`
+__device__ Estimate FinishEstimate(const ScanQuery& query, uint32_t sums, float dot, float scale,
+                                   float norm_sq) {
   Estimate made;
-  made.sums = static_cast<float>(query.offset + sum);  // exact
-  const float dot = __fadd_rn(__fmul_rn(query.mul, made.sums), query.add);
+  made.sums = sums;
   const float unit = __fmul_rn(query.gain, scale);
-  made.estimate = __fsub_rn(__fmul_rn(unit, dot), norm_sq);
+  made.estimate = __fsub_rn(__fmul_rn(unit, __fadd_rn(dot, query.add)), norm_sq);
   made.key = __fadd_rn(made.estimate, __fmul_rn(query.key_margin, unit));
   return made;
+}
+
+// Of one plane or of whole codes.
+//   sum  of weights whose bits are set
+__device__ Estimate MakeEstimate(const ScanQuery& query, int sum, float scale, float norm_sq) {
+  const uint32_t sums = static_cast<uint32_t>(query.offset) + static_cast<uint32_t>(sum);
+  const auto value = static_cast<float>(static_cast<int>(sums));
+  return FinishEstimate(query, sums, __fmul_rn(query.mul, value), scale, norm_sq);
+}
+
+// Of two planes.
+__device__ Estimate MakeEstimate2(const ScanQuery& query, int sum1, int sum2, float scale,
+                                  float norm_sq) {
+  const uint32_t sums1 = query.offset + sum1, sums2 = query.offset + sum2;
+  const float dot = __fadd_rn(__fmul_rn(query.mul, static_cast<float>(sums1)),
+                              __fmul_rn(query.mul2, static_cast<float>(sums2)));
+  return FinishEstimate(query, sums1 | sums2 << 16, dot, scale, norm_sq);
 }
 
 // Adds a row to the list of query `q` as far as there is room.
@@ -137,16 +154,21 @@ __device__ void List(const ScanArgs& args, uint32_t q, uint32_t row, const Estim
   const uint32_t at = atomicAdd(args.counts + q, 1u);
   if (at >= args.capacity) return;
   reinterpret_cast<uint4*>(args.candidates)[size_t{q} * args.capacity + at] = {
-      row, static_cast<uint32_t>(made.sums), __float_as_uint(made.estimate),
-      __float_as_uint(made.key)};
+      row, made.sums, __float_as_uint(made.estimate), __float_as_uint(made.key)};
 }
 
-// How many blocks of a kernel a device holds. Asking takes longer than launching:
+// How many thread blocks of a kernel a device holds. Asking takes longer than launching:
 // keep one of these for each kernel.
 struct Residency {
   int device = -1;
   size_t shared = 0;
   uint32_t blocks = 0;
+
+  // Of one of `groups` that read the same `work`, a warp for each: all are resident, so
+  // that what one reads the others find in the cache.
+  uint32_t Share(uint32_t work, uint32_t groups) const {
+    return min(max(blocks / groups, 1u), (work + kWarps - 1) / kWarps);
+  }
 
   template <typename Kernel>
   const char* Find(Kernel kernel, size_t shared_bytes) {

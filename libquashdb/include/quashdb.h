@@ -259,8 +259,9 @@ QUASH_API quash_status quash_collection_list(quash_db *db, char **out_json);
 
 /* JSON object {"name","dim","metric","id_type","bits","rerank","rotation",
  * "seed","partition_rows","rows","fields":[{"name","type"}]}, and "gpu":
- * {"device","name","budget_bytes","used_bytes"} if attached; quash_free(). Types and enums by
- * their lower-case names ("string[]", "cosine", "f16"); "partition_rows" is null for never. */
+ * [{"device","name","budget_bytes","used_bytes"}], one per GPU, if attached; quash_free().
+ * Types and enums by their lower-case names ("string[]", "cosine", "f16"); "partition_rows"
+ * is null for never. */
 QUASH_API quash_status quash_collection_describe(quash_collection *collection, char **out_json);
 
 /* Adds a nullable metadata field; existing rows hold null. */
@@ -294,21 +295,28 @@ QUASH_API quash_status quash_collection_stats(quash_collection *collection,
 
 /* ---- GPU --------------------------------------------------------------- */
 
+#define QUASH_GPU_ALL (-1) /* every GPU that is visible */
+
 typedef struct quash_gpu_options {
   size_t struct_size;
-  int device;            /* ordinal, from 0 (default) */
-  uint64_t budget_bytes; /* device memory for codes and rerank tier; 0: nine
-                            tenths of what is free now (default) */
+  int device;            /* ordinal, from 0 (default), or QUASH_GPU_ALL */
+  uint64_t budget_bytes; /* memory of each device for codes and rerank tier; 0:
+                            nine tenths of what is free now (default) */
+  const int *devices;    /* [num_devices] ordinals that the segments are divided
+                            between, up to 64; NULL: `device` alone */
+  size_t num_devices;
 } quash_gpu_options;
 
 QUASH_API void quash_gpu_options_init(quash_gpu_options *options);
 
-/* Searches of the collection, by every handle of this database object, scan on a
- * GPU from now on, with the ids and scores that the CPU gives. Uploads what is
+/* Searches of the collection, by every handle of this database object, scan on
+ * GPUs from now on, with the ids and scores that the CPU gives. Uploads what is
  * sealed, as far as the budget goes: first planes, then whole codes, then the
  * rerank tier; the rest, and what is written before it is sealed, is searched on
- * the CPU. Later searches upload what has been sealed since. What ran where:
- * quash_query_explain(). Attaching again replaces device and budget.
+ * the CPU. Later searches upload what has been sealed since. With several devices
+ * each segment is on one of them; all scan at the same time, and their results are
+ * put together. What ran where: quash_query_explain(). Attaching again replaces
+ * devices and budget.
  * QUASH_UNSUPPORTED where the build or the machine has no GPU. */
 QUASH_API quash_status quash_collection_attach_gpu(quash_collection *collection,
                                                    const quash_gpu_options *options);
@@ -382,6 +390,8 @@ QUASH_API quash_status quash_compact(quash_db *db);
 #define QUASH_INCLUDE_DOCUMENTS 2u
 #define QUASH_INCLUDE_VECTORS 4u /* from the rerank tier, else decoded codes */
 
+#define QUASH_PLANES_ALL 4u
+
 typedef struct quash_search_options {
   size_t struct_size;
   int exact;                  /* non-zero: score every matching row from the
@@ -392,7 +402,8 @@ typedef struct quash_search_options {
   uint32_t candidates;        /* survivors of the plane scan per query; 0: chosen
                                  from k, or by the last quash_measure() applied */
   uint32_t rerank_candidates; /* rows scored from the rerank tier; 0: chosen */
-  uint32_t planes;            /* bit planes scanned over all rows, 1 or 2; 0: chosen */
+  uint32_t planes;            /* bit planes scanned over all rows: 1, 2, or
+                                 QUASH_PLANES_ALL for whole codes; 0: chosen */
   uint32_t include;           /* QUASH_INCLUDE_ flags for results */
   uint32_t threads;           /* 0: as at open */
   /* Paging: rows after (cursor_score, cursor id) in result order, that is,
@@ -447,9 +458,9 @@ QUASH_API quash_status quash_query_prepare(quash_collection *collection,
 QUASH_API quash_status quash_query_run(quash_query *query, const float *queries, size_t nq,
                                        size_t k, quash_result **out_result);
 
-/* JSON object on the last run (quash_query_run): "device" ("cpu", "gpu:0", or
- * "gpu:0+cpu" where some queries went back to the CPU), "gpu_note" (why, or null),
- * "kernel",
+/* JSON object on the last run (quash_query_run): "device" ("cpu", "gpu:0",
+ * "gpu:0,1" with several, or "gpu:0+cpu" where some queries went back to the
+ * CPU), "gpu_note" (why, or null), "kernel",
  * "mode" ("partitions", "staged": every row, "direct": few matches, "exact"),
  * "rows", "matching_rows", "selectivity", "filter",
  * "lists" (there are, 0 without an index), "nprobe" (probed, mean over queries),

@@ -25,13 +25,13 @@ def clustered(n, dim, seed, spread=0.6):
     return (rows + spread * rng.standard_normal((n, dim))).astype(np.float32)
 
 
-def assert_same(collection, queries, k=10, device="gpu:0", **options):
+def assert_same(collection, queries, k=10, device="gpu:0", attach=0, **options):
     """The GPU's results against the CPU's; attaches and detaches. `device` None:
     whichever can list all rows that compete."""
     collection.detach_gpu()
     expected = collection.search(queries, k, **options)
     assert collection.explain(queries, k, **options)["device"] == "cpu"
-    collection.attach_gpu()
+    collection.attach_gpu(attach)
     found = collection.search(queries, k, **options)
     explained = collection.explain(queries, k, **options)
     assert np.array_equal(found[0], expected[0])
@@ -50,6 +50,10 @@ def test_every_kind_of_collection(db, metric, rerank, bits):
     assert_same(collection, queries)
     assert_same(collection, queries[:1])
     assert_same(collection, queries[:9], k=100)
+    for planes in (2, 4) if bits > 1 else (4,):
+        assert_same(collection, queries[:11], planes=planes)
+        assert_same(collection, queries[:3], k=50, planes=planes)
+        assert collection.explain(queries, 10, planes=planes)["planes"] == planes
 
 
 @pytest.mark.parametrize("dim", [1, 2, 16, 31, 64, 127, 128, 129, 384, 768, 1536, 3000])
@@ -60,6 +64,9 @@ def test_dimensions(db, dim):
     queries = clustered(17, dim, 99)
     assert_same(collection, queries)
     assert_same(collection, queries[:3])
+    for planes in (2, 4):
+        assert_same(collection, queries[:1], planes=planes)
+        assert_same(collection, queries[:9], planes=planes)
 
 
 def test_filters_and_pages(db):
@@ -71,6 +78,8 @@ def test_filters_and_pages(db):
     queries = clustered(20, 64, 99)
     for where in ("part = 3", "part >= 2", "part IN (1, 9) OR part = 4"):
         assert_same(collection, queries, where=where)
+        assert_same(collection, queries[:5], where=where)
+        assert_same(collection, queries, where=where, planes=4)
     for least in (0.1, 0.3, 0.6):
         assert_same(collection, queries[:4], k=1000, device=None, min_score=least)
     pages = {}
@@ -106,6 +115,10 @@ def test_ties_go_to_the_lower_id(db):
     vectors = np.concatenate([clustered(15000, 32, 4), np.repeat(one, 300, axis=0)])
     collection.add(np.arange(len(vectors)), vectors)
     assert_same(collection, one, k=50)
+    # Among many queries, where more rows tie than the device hands out.
+    queries = np.concatenate([one, clustered(20, 32, 6), one])
+    assert_same(collection, queries, k=50)
+    assert_same(collection, queries, k=50, planes=4)
 
 
 def test_a_budget_divides_the_work(db):
@@ -118,24 +131,78 @@ def test_a_budget_divides_the_work(db):
         found = collection.search(queries, 10)
         assert np.array_equal(found[0], expected[0])
         assert found[1].tobytes() == expected[1].tobytes()
-        assert collection.describe()["gpu"]["used_bytes"] <= budget
+        assert collection.describe()["gpu"][0]["used_bytes"] <= budget
 
 
-def test_fixed_widths_and_two_planes(db):
+def test_fixed_widths(db):
     collection = db.create_collection("a", 96, "ip")
     collection.add(np.arange(30000), clustered(30000, 96, 8))
-    queries = clustered(6, 96, 99)
+    queries = clustered(12, 96, 99)
     assert_same(collection, queries, candidates=200)
     assert_same(collection, queries, candidates=500, rerank_candidates=50)
-    collection.attach_gpu()
+    assert_same(collection, queries, candidates=200, planes=2)
+    assert_same(collection, queries, candidates=200, planes=4)
+
+
+def test_wide_searches(db):
+    """More survivors than are ranked on the device, or than have room in its tables."""
+    collection = db.create_collection("a", 64, "cosine")
+    collection.add(np.arange(40000), clustered(40000, 64, 8, spread=3))
+    queries = clustered(20, 64, 99)
+    for k in (1, 200, 512, 513, 1500):
+        assert_same(collection, queries, k=k)
+    random = np.random.default_rng(3).standard_normal((20, 64)).astype(np.float32)
+    assert_same(collection, random, k=30)
+
+
+def test_planes_that_are_not_there(db):
+    collection = db.create_collection("a", 128, "cosine")
+    collection.add(np.arange(40000), clustered(40000, 128, 7))
+    queries = clustered(12, 128, 99)
+    expected = collection.search(queries, 10, planes=2)
+    collection.attach_gpu(budget_bytes=1_000_000)  # of plane 1 alone
+    found = collection.search(queries, 10, planes=2)
+    assert np.array_equal(found[0], expected[0])
     explained = collection.explain(queries, 10, planes=2)
-    assert explained["device"] == "cpu" and "two planes" in explained["gpu_note"]
+    assert explained["device"] == "cpu" and "first plane alone" in explained["gpu_note"]
+
+
+@pytest.mark.parametrize("attach", [[0, 0], [0, 0, 0], "all"])
+def test_several_devices(db, attach):
+    collection = db.create_collection("a", 100, "cosine", fields={"part": int})
+    n = 50000
+    parts = [{"part": i % 7} for i in range(n)]
+    vectors = clustered(n, 100, 11)
+    collection.add(np.arange(n), vectors, parts)
+    collection.attach_gpu(attach)
+    gpus = collection.describe()["gpu"]
+    device = "gpu:" + ",".join(str(one["device"]) for one in gpus)
+    used = [one["used_bytes"] for one in gpus]
+    assert min(used) > 0 and max(used) < 1.3 * min(used)
+    queries = clustered(40, 100, 99)
+    same = {"attach": attach, "device": device}
+    assert_same(collection, queries, **same)
+    assert_same(collection, queries[:1], k=100, **same)
+    assert_same(collection, queries[:9], planes=2, **same)
+    assert_same(collection, queries[:9], planes=4, **same)
+    assert_same(collection, queries, where="part = 3", **same)
+    collection.delete(list(range(0, n, 3)))
+    assert_same(collection, queries, **same)
+    collection.upsert(np.arange(0, 9000), np.repeat(vectors[:1], 9000, axis=0),
+                      [{"part": 1}] * 9000)
+    assert_same(collection, vectors[:12], k=20, device=None, attach=attach)  # ties, in both parts
 
 
 def test_wrong_device(db):
     collection = db.create_collection("a", 8)
     with pytest.raises(quashdb.InvalidError, match="device is 99"):
         collection.attach_gpu(99)
+    with pytest.raises(quashdb.InvalidError, match="device is 99"):
+        collection.attach_gpu([0, 99])
+    with pytest.raises(quashdb.InvalidError, match="num_devices is 0"):
+        collection.attach_gpu([])
+    with pytest.raises(ValueError, match="'some'"):
+        collection.attach_gpu("some")
 
 
 def test_threads_at_once(db):

@@ -180,7 +180,7 @@ TEST_CASE("staged search finds what brute force finds") {
           rows.Add(vectors.data(), kRows);
           rows.Delete(17);
           const Snapshot snapshot = rows.GetSnapshot();
-          for (uint32_t planes : {0u, 2u}) {
+          for (uint32_t planes : {0u, 2u, QUASH_PLANES_ALL}) {
             SearchPlan plan;
             plan.widths.planes = planes;
             SearchStats stats;
@@ -226,6 +226,18 @@ TEST_CASE("without a rerank tier the codes rank nearly as all rows scored by the
           for (const Hit& hit : hits[q]) found += hit.score >= best[q].back().score;
         }
         CHECK(found >= 97 * kQueries / 10);
+        // A scan of whole codes ranks as all rows scored by them do.
+        SearchPlan whole;
+        whole.widths.planes = QUASH_PLANES_ALL;
+        const auto scanned = MustSearch(snapshot, queries, whole);
+        for (size_t q = 0; q < kQueries; ++q) {
+          REQUIRE(scanned[q].size() == best[q].size());
+          for (size_t i = 0; i < best[q].size(); ++i) {
+            CHECK(scanned[q][i].score == best[q][i].score);
+            CHECK(scanned[q][i].segment == best[q][i].segment);
+            CHECK(scanned[q][i].row == best[q][i].row);
+          }
+        }
         // Decoded vectors are those of the codes, shorter by 1 - MSE.
         const Hit& top = hits[0][0];
         const double decoded =

@@ -38,6 +38,8 @@ ID_BYTES_MAX = 1024
 METADATA_BYTES_MAX = 1 << 20
 DOCUMENT_BYTES_MAX = 16 << 20
 FIELDS_MAX = 256
+GPU_ALL = -1
+PLANES_ALL = 4
 FILTER_BYTES_MAX = 1 << 20
 FILTER_DEPTH_MAX = 64
 
@@ -126,6 +128,8 @@ class GpuOptions(ctypes.Structure):
         ("struct_size", c_size_t),
         ("device", c_int),
         ("budget_bytes", c_uint64),
+        ("devices", POINTER(c_int)),
+        ("num_devices", c_size_t),
     )
 
 

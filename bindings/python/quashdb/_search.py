@@ -64,7 +64,7 @@ def search_options(
             rerank_candidates, "rerank_candidates", _UINT32_MAX
         )
     if planes != 0:
-        options.planes = _convert.uint(planes, "planes", 2)
+        options.planes = _convert.uint(planes, "planes", _UINT32_MAX)
     if threads != 0:
         options.threads = _convert.uint(threads, "threads", _UINT32_MAX)
     if after is not None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from quashdb import _calls, _convert, _ffi
 from quashdb._ffi import lib
 from quashdb._filters import filter_text
+from quashdb._gpu import Devices, gpu_options
 from quashdb._iterate import RowIterator
 from quashdb._search import PreparedQuery, check_k, search_options
 from quashdb._types import (
@@ -301,6 +302,7 @@ class Collection:
         nprobe: lists to probe there, instead of recall; 0: by recall.
         candidates, rerank_candidates, planes: widths of the stages, for
             experiments; 0: chosen from k, or as measure(apply=True) found.
+            planes is 1, 2, or 4 to rank all rows by their whole codes.
         threads: 0: as at open.
         after: a result's cursor, or (score, id): the page behind it.
 
@@ -515,19 +517,17 @@ class Collection:
         check(lib.quash_collection_stats(self._handle.pointer, ctypes.byref(info)))
         return CollectionStats(*(getattr(info, name) for name in CollectionStats._fields))
 
-    def attach_gpu(self, device: int = 0, budget_bytes: int = 0) -> None:
-        """Searches scan on a GPU from now on, with the same ids and scores.
+    def attach_gpu(self, device: Devices = 0, budget_bytes: int = 0) -> None:
+        """Searches scan on GPUs from now on, with the same ids and scores.
 
-        device: CUDA ordinal.
-        budget_bytes: of device memory; 0: nine tenths of what is free now. What
-            does not fit is searched on the CPU, as is what is not sealed yet.
+        device: CUDA ordinal, several that the segments are divided between, or "all".
+        budget_bytes: of each device's memory; 0: nine tenths of what is free now.
+            What does not fit is searched on the CPU, as is what is not sealed yet.
 
         Raises UnsupportedError where the library or the machine has no GPU.
         explain() says what ran where.
         """
-        options = _ffi.GpuOptions(
-            struct_size=ctypes.sizeof(_ffi.GpuOptions), device=device, budget_bytes=budget_bytes
-        )
+        options = gpu_options(device, budget_bytes)
         check(self._call(lib.quash_collection_attach_gpu, ctypes.byref(options)))
 
     def detach_gpu(self) -> None:
@@ -537,7 +537,7 @@ class Collection:
     def describe(self) -> dict[str, Any]:
         """{"name", "dim", "metric", "id_type", "bits", "rerank", "rotation",
         "seed", "partition_rows", "rows", "fields": [{"name", "type"}]}, and
-        "gpu": {"device", "name", "budget_bytes", "used_bytes"} if one is
+        "gpu": [{"device", "name", "budget_bytes", "used_bytes"}] if any is
         attached. partition_rows is None for never."""
         described: dict[str, Any] = _calls.out_json(
             lib.quash_collection_describe, self._handle.pointer

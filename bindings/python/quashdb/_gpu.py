@@ -1,0 +1,27 @@
+"""The options of Collection.attach_gpu()."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Literal
+
+from quashdb import _ffi
+
+Devices = int | Sequence[int] | Literal["all"]
+
+
+def gpu_options(device: Devices, budget_bytes: int) -> _ffi.GpuOptions:
+    options = _ffi.GpuOptions(
+        struct_size=ctypes.sizeof(_ffi.GpuOptions), budget_bytes=budget_bytes
+    )
+    if isinstance(device, str):
+        if device != "all":
+            raise ValueError(f"device is {device!r}, expected ordinals or 'all'")
+        options.device = _ffi.GPU_ALL
+    elif isinstance(device, Sequence):
+        options.devices = (ctypes.c_int * len(device))(*device)
+        options.num_devices = len(device)
+    else:
+        options.device = device
+    return options

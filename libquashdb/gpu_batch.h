@@ -1,0 +1,25 @@
+// Many queries whose search runs on the GPU from the scan to the best k.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "libquashdb/executor_rows.h"
+#include "libquashdb/executor_staged.h"
+
+namespace quash {
+
+// Answers those of nq queries that it can, in passes of which one is prepared while
+// another is on the device. It takes searches of at least a few queries, with adaptive
+// widths and no bounds on scores, of rows that one GPU holds with all that scores them.
+// Results are those of SearchStagedTile(), as the steps are.
+//   queries  [nq, dim]
+//   threads  for what the host does
+//   hits     out, [nq], of the queries that are answered
+//   counts   added to
+//   open     out: the queries that are not, ascending
+Status SearchBatchOnGpu(const Snapshot& snapshot, const MatchingRows& matching,
+                        const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
+                        std::vector<Hit>* hits, StagedCounts* counts, std::vector<size_t>* open);
+
+}  // namespace quash
