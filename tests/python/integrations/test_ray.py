@@ -242,10 +242,6 @@ def test_ingest(cluster, tmp_path, rows):
         )
         assert done == N and seen == list(range(100, N + 1, 100))
         assert sharded.query(rows["vectors"][9], 1)[0][0].document == "row 9"
-        data = pytest.importorskip("ray.data")
-        pq.write_table(table, tmp_path / "docs.parquet", row_group_size=100)
-        dataset = data.read_parquet(str(tmp_path / "docs.parquet"))
-        assert sharded.ingest(dataset, vector="embedding") == N
         assert len(sharded) == N
         with pytest.raises(quashdb.InvalidError, match="need ids"):
             sharded.ingest(table.drop(["id"]), vector="embedding")
@@ -255,8 +251,12 @@ def test_killed_while_ingesting_a_dataset(cluster, tmp_path):
     data = pytest.importorskip("ray.data")
     n = 20000
     vectors = np.random.default_rng(3).standard_normal((n, DIM)).astype(np.float32)
-    dataset = data.range(n, override_num_blocks=8).map_batches(
-        lambda batch: {"id": batch["id"], "data": vectors[batch["id"]]}  # a tensor column
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIM)
+    table = pa.table({"id": np.arange(n), "data": lists})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=n // 8)
+    dataset = data.read_parquet(str(tmp_path / "rows.parquet"), override_num_blocks=8)
+    dataset = dataset.map_batches(
+        lambda batch: {"id": batch["id"], "data": np.stack(batch["data"])}  # a tensor column
     )
     seen = []
     with quashdb.ray.create(tmp_path / "a", "docs", DIM, shards=2, rerank="f32") as sharded:
