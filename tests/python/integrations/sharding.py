@@ -9,12 +9,23 @@ import pytest
 import quashdb
 
 DIM, N = 16, 600
-OPTIONS = {"fields": {"year": "int"}, "metric": "l2", "rerank": "f32"}
+OPTIONS = {"fields": {"year": "int"}, "metric": "l2", "rerank": "f32", "partition_rows": None}
 
 
 def environment():
     """For processes that import quashdb as this one does."""
     return {**os.environ, "PYTHONPATH": str(pathlib.Path(quashdb.__file__).parents[1])}
+
+
+def add_node(cluster, disk):
+    """A node, which Ray gives 30 s to start: too few where the machine is busy."""
+    for attempt in range(3):
+        try:
+            return cluster.add_node(num_cpus=1, resources={disk: 10}, include_dashboard=False)
+        except Exception as error:
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +38,7 @@ def cluster():
     os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]
     made = Cluster()
     for node in range(3):
-        made.add_node(num_cpus=1, resources={f"disk{node}": 10}, include_dashboard=False)
+        add_node(made, f"disk{node}")
     ray.init(address=made.address, logging_level="error", log_to_driver=False)
     yield made
     ray.shutdown()

@@ -191,6 +191,7 @@ def test_resharding(sharded, single, rows, tmp_path):
     thread.join()
     assert not problems and answers[0] > 0
     assert sharded.shards == 5 and len(sharded) == N
+    assert sharded.describe()["partition_rows"] is None
     same(sharded, single, queries, k=20, where="year > 2010")
     sharded.upsert([7], rows["vectors"][:1])
     assert not (tmp_path / "sharded" / "epoch-0").exists()
@@ -201,17 +202,25 @@ def test_resharding(sharded, single, rows, tmp_path):
 
 def test_recall_targets(cluster, tmp_path):
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((4000, 64)).astype(np.float32)
-    with quashdb.ray.create(tmp_path / "a", "docs", 64, shards=2) as sharded:
-        sharded.upsert(np.arange(4000), vectors)
-        measured = sharded.measure(10, target_recall=0.99, apply=True, sample=50)
-        assert len(measured) == 2 and all(one.recall >= 0.99 for one in measured)
-        found, _ = sharded.search(vectors[:100], 10)
+    vectors = rng.standard_normal((6000, 64)).astype(np.float32)
+    with quashdb.ray.create(tmp_path / "a", "docs", 64, shards=2, partition_rows=1000) as sharded:
+        sharded.upsert(np.arange(6000), vectors)
+        sharded.compact()  # makes the lists now
+        assert all(one["lists"] > 1 for one in sharded.stats())
         exact, _ = sharded.search(vectors[:100], 10, exact=True)
-        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, exact, strict=True)])
-        assert recall >= 0.97
-        few, _ = sharded.search(vectors[:100], 10, candidates=10, rerank_candidates=10, planes=1)
-        assert not np.array_equal(few, exact)  # widths reach the shards
+
+        def recall(**options):
+            found, _ = sharded.search(vectors[:100], 10, **options)
+            return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, exact, strict=True)])
+
+        assert recall(recall=1) >= 0.999 and recall(recall=0.9) >= 0.85
+        assert recall(nprobe=1) < recall(nprobe=16) <= 1
+        assert recall(recall=1, candidates=10, rerank_candidates=10, planes=1) < 0.9
+        with pytest.raises(quashdb.InvalidError, match="recall"):
+            sharded.search(vectors[:1], recall=2)
+        measured = sharded.measure(10, target_recall=0.95, apply=True, sample=50)
+        assert len(measured) == 2 and all(one.recall >= 0.95 and one.nprobe for one in measured)
+        assert recall() >= 0.9
 
 
 def test_backup_to_another_number_of_shards(sharded, single, tmp_path):

@@ -23,7 +23,7 @@ psutil = pytest.importorskip("psutil")
 import quashdb  # noqa: E402
 import quashdb.ray  # noqa: E402
 
-from sharding import DIM, OPTIONS, N, environment, same  # noqa: E402
+from sharding import DIM, OPTIONS, N, add_node, environment, same  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     "QUASHDB_RAY_FAULTS" not in os.environ, reason="minutes: set QUASHDB_RAY_FAULTS=1"
@@ -136,7 +136,7 @@ def test_a_lost_directory_does_not_come_back_empty(sharded, tmp_path):
 
 
 def test_a_node_that_goes_away(cluster, tmp_path, rows):
-    lost = cluster.add_node(num_cpus=1, resources={"disk3": 10}, include_dashboard=False)
+    lost = add_node(cluster, "disk3")
     with quashdb.ray.create(
         tmp_path / "a", "docs", DIM, shards=2, resources=[{"disk0": 1}, {"disk3": 1}], **OPTIONS
     ) as sharded:
@@ -146,7 +146,7 @@ def test_a_node_that_goes_away(cluster, tmp_path, rows):
         for call in (sharded.count, lambda: sharded.upsert(rows["ids"], rows["vectors"])):
             with pytest.raises(quashdb.StorageError, match="shard 1 did not come back within 3"):
                 call()
-        back = cluster.add_node(num_cpus=1, resources={"disk3": 10}, include_dashboard=False)
+        back = add_node(cluster, "disk3")
         sharded.timeout_s = 60.0
         assert len(sharded) == N
     cluster.remove_node(back)

@@ -414,7 +414,8 @@ class ShardedCollection:
         **options: Any,
     ) -> list[Hits]:
         """The k best rows for each query, best first. options: of Collection.query(),
-        min_score, include, exact, after and the widths among them."""
+        min_score, include, exact, after, recall, nprobe and the widths among them. Each
+        shard has lists of its own, so `nprobe` and `partition_rows` count for a shard."""
         found: list[Found] = self._read_all(
             "query", self._queries(vectors, "vectors"), k, {"where": where, **options}
         )
@@ -502,7 +503,12 @@ class ShardedCollection:
                 f"resharding needs vectors: rerank is {expected['rerank']!r}, expected f16 or f32"
             )
         with self._frozen() as old:
-            fields = {f["name"]: f["type"] for f in old.ask(0, "describe")["fields"]}
+            described = old.ask(0, "describe")
+            options = {
+                **expected,
+                "partition_rows": described["partition_rows"],
+                "fields": {field["name"]: field["type"] for field in described["fields"]},
+            }
             # A number that no attempt before has used: what one left is never taken up.
             epoch = self._manifest["next_epoch"]
             self._manifest = {**self._manifest, "next_epoch": epoch + 1}
@@ -510,7 +516,7 @@ class ShardedCollection:
             new = self._start(epoch, shards)
             try:
                 self._await_start(new)
-                new.ask_all("make", lambda shard: [{**expected, "fields": fields}])
+                new.ask_all("make", lambda shard: [options])
                 sent = sum(old.ask_all("send_to", lambda shard: [new, _MOVED_ROWS]))
                 new.ask_all("call_database", lambda shard: ["checkpoint", {}])
                 stored = sum(new.ask_all("read", lambda shard: [0.0, "count", {"where": None}]))
@@ -540,6 +546,10 @@ class ShardedCollection:
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
+
+    def compact(self) -> None:
+        """Database.compact() of every shard: what upkeep has left to do, lists included."""
+        self._open_shards().ask_all("call_database", lambda shard: ["compact", {}])
 
     def verify(self) -> list[dict[str, Any]]:
         """Database.verify() of every shard."""

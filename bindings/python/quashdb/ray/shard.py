@@ -93,8 +93,8 @@ class Shard:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
-        if create is not None:
-            self._database.get_or_create_collection(self._name, **create)
+        if create is not None and self._name not in self._database:
+            self._database.create_collection(self._name, **create)
         self._collection = self._database[self._name]
         described = self._collection.describe()
         for option, value in self._expected.items():
