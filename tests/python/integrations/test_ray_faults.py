@@ -18,6 +18,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 psutil = pytest.importorskip("psutil")
 
 import quashdb  # noqa: E402
@@ -133,6 +134,20 @@ def test_a_lost_directory_does_not_come_back_empty(sharded, tmp_path):
     sharded.close()
     with quashdb.ray.open(tmp_path / "sharded") as again:
         assert len(again) == N
+
+
+def test_parquet_files(cluster, tmp_path, rows):
+    data = pytest.importorskip("ray.data")
+    table = pa.table({
+        "id": rows["ids"],
+        "embedding": list(rows["vectors"]),
+        "year": [one["year"] for one in rows["metadatas"]],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "docs.parquet", row_group_size=100)
+    with quashdb.ray.create(tmp_path / "a", "docs", DIM, shards=2, **OPTIONS) as sharded:
+        dataset = data.read_parquet(str(tmp_path / "docs.parquet"))
+        assert sharded.ingest(dataset, vector="embedding") == N
+        assert len(sharded) == N and sharded.count("year = 2003") == N / 20
 
 
 def test_a_node_that_goes_away(cluster, tmp_path, rows):
