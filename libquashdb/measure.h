@@ -47,8 +47,8 @@ Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
                const std::function<bool(uint64_t, uint64_t)>& progress, MeasureReport* report);
 
 // Recall by probed lists, with adaptive widths: 1, 2, 4, ... lists, in smaller
-// steps between recall 0.8 and 0.999, up to recall 0.9995 or all lists. With
-// rerank none, against a search of every row instead of the exact tier. Of the
+// steps between recall 0.8 and 0.999, up to recall 0.9995 or all lists.
+// Against a search of every row, not the exact tier, which would all be read. Of the
 // request target_recall plays no role. QUASH_UNSUPPORTED if searches of the
 // snapshot probe no lists, else as Measure().
 Status MeasureRecallCurve(const Snapshot& snapshot, const MeasureRequest& request,
