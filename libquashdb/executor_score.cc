@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kCacheLine = 64;
 constexpr size_t kRowsAhead = 8;        // rows whose bytes are on their way
+constexpr size_t kPlacesAhead = 12;     // and before that, what tells where they are
 constexpr size_t kRowsPerThread = 512;  // fewer are not worth another thread
 constexpr size_t kRowsPinned = 256;     // pins are dropped after so many rows
 
@@ -66,14 +67,23 @@ Status ScoreFromRerank(const Snapshot& snapshot, const PreparedQuery& query,
   } clear_at_exit;
   const RerankScore score(snapshot, query);
   Fetched ahead[kRowsAhead];
+  const auto segment_of = [&](uint64_t row) -> const Segment& {
+    return *snapshot.segments[SegmentOf(row)].segment;
+  };
   for (size_t begin = 0; begin < rows.size(); begin += kRowsPinned) {
     const size_t end = std::min(begin + kRowsPinned, rows.size());
     for (size_t i = begin; i < end + kRowsAhead; ++i) {
       Fetched& slot = ahead[i % kRowsAhead];
       if (i >= begin + kRowsAhead) scores[i - kRowsAhead] = score(slot.data, slot.scale);
       if (i >= end) continue;
-      const Segment& segment = *snapshot.segments[SegmentOf(rows[i])].segment;
-      QUASH_RETURN_IF_ERROR(segment.RerankRow(RowOf(rows[i]), &slot.data, &slot.scale, &pins));
+      if (const size_t next = i + 2 * kPlacesAhead; next < rows.size()) {
+        segment_of(rows[next]).FetchPlaceOfRow(RowOf(rows[next]));
+      }
+      if (const size_t next = i + kPlacesAhead; next < rows.size()) {
+        segment_of(rows[next]).FetchOwnerOfRow(RowOf(rows[next]));
+      }
+      QUASH_RETURN_IF_ERROR(
+          segment_of(rows[i]).RerankRow(RowOf(rows[i]), &slot.data, &slot.scale, &pins));
       Prefetch(slot.data, score.row_bytes());
     }
     pins.clear();

@@ -13,6 +13,7 @@ void PartCache::Admit(Slot* slot, std::shared_ptr<const void> data, uint64_t byt
   slot->bytes_ = bytes;
   slot->priority_ = priority;
   slot->position_ = list.insert(list.end(), slot);
+  slot->hint_.store(data.get(), std::memory_order_relaxed);
   slot->data_.store(std::move(data), std::memory_order_release);
   used_bytes_.fetch_add(bytes, std::memory_order_relaxed);
 }
@@ -41,6 +42,7 @@ bool PartCache::MakeRoom(uint64_t bytes, Priority priority) {
 void PartCache::Evict(Slot* slot) {
   resident_[static_cast<size_t>(slot->priority_)].erase(slot->position_);
   used_bytes_.fetch_sub(slot->bytes_, std::memory_order_relaxed);
+  slot->hint_.store(nullptr, std::memory_order_relaxed);
   slot->data_.store(nullptr, std::memory_order_release);
 }
 

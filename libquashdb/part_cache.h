@@ -23,10 +23,13 @@ class PartCache {
   class Slot {
    public:
     std::shared_ptr<const void> Get() const { return data_.load(std::memory_order_acquire); }
+    // Where the data is, or was: to be fetched ahead of Get(), not to be read.
+    const void* hint() const { return hint_.load(std::memory_order_relaxed); }
 
    private:
     friend class PartCache;
     std::atomic<std::shared_ptr<const void>> data_;
+    std::atomic<const void*> hint_{nullptr};
     // Below: under the cache's mutex.
     uint64_t bytes_ = 0;
     Priority priority_ = Priority::kRerank;

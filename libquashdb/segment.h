@@ -58,6 +58,10 @@ class Segment {
   // scale, else 1. `pins` collects what keeps it valid until cleared.
   virtual Status RerankRow(size_t row, const void** data, float* scale,
                            std::vector<Pin>* pins) const = 0;
+  // Fetches into the CPU's caches what RerankRow() will read first to find the row, and
+  // what it reads after that, once the first is there.
+  virtual void FetchPlaceOfRow(size_t) const {}
+  virtual void FetchOwnerOfRow(size_t) const {}
   // The whole tier of up to 32 rows from row 32 * block on, contiguous, with
   // scales [32] (null unless int8).
   virtual Status RerankBlock(size_t block, const void** data, const float** scales,
