@@ -11,7 +11,7 @@ namespace quash {
 // xoshiro256++ (Blackman and Vigna, 2019), seeded by SplitMix64.
 class Random {
  public:
-  explicit Random(uint64_t seed) {
+  constexpr explicit Random(uint64_t seed) {
     for (uint64_t& word : state_) {
       seed += 0x9E3779B97F4A7C15u;
       uint64_t z = seed;
@@ -21,7 +21,7 @@ class Random {
     }
   }
 
-  uint64_t Next() {
+  constexpr uint64_t Next() {
     const uint64_t result = RotateLeft(state_[0] + state_[3], 23) + state_[0];
     const uint64_t t = state_[1] << 17;
     state_[2] ^= state_[0];
@@ -34,7 +34,7 @@ class Random {
   }
 
   // Uniform in [0, n), n >= 1, without bias (Lemire, 2019).
-  uint32_t Below(uint32_t n) {
+  constexpr uint32_t Below(uint32_t n) {
     uint64_t product = (Next() >> 32) * n;
     if (static_cast<uint32_t>(product) < n) {
       const uint32_t threshold = (0u - n) % n;
@@ -80,7 +80,7 @@ class Random {
   }
 
  private:
-  static uint64_t RotateLeft(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
+  static constexpr uint64_t RotateLeft(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
 
   uint64_t state_[4];
 };

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/attend.h"
+#include "kernels/cuda/default_rotation.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/seal.h"
 #include "kvcache/error.h"
@@ -109,6 +110,18 @@ const char* UploadTables(const PartCodec& k, const PartCodec& v, uint32_t head_d
         reinterpret_cast<const uint16_t*>(base + permutations) + side * count,
         reinterpret_cast<const float*>(base) + side * count};
   };
+  const auto is_default = [&](auto k_default, auto v_default) {
+    const auto is_that = [&](auto rotation, size_t side) {
+      return rotation.IsThatOf(
+          reinterpret_cast<const uint16_t*>(bytes.data() + permutations) + side * count,
+          reinterpret_cast<const float*>(bytes.data()) + side * count);
+    };
+    return is_that(k_default, 0) && is_that(v_default, 1);
+  };
+  using quash::cuda::DefaultRotation;
+  to->format.has_default_rotations =
+      head_dim == 64 ? is_default(DefaultRotation<64, false>(), DefaultRotation<64, true>())
+                     : is_default(DefaultRotation<128, false>(), DefaultRotation<128, true>());
   to->format.k_rotation = tables(0);
   to->format.v_rotation = tables(1);
   return stream.Wait();
@@ -286,7 +299,7 @@ quash_kv_status quash_kv_cuda_append(quash_kv_cuda* cuda, const quash_kv_cuda_la
 }
 
 quash_kv_status quash_kv_cuda_read(quash_kv_cuda* cuda, const quash_kv_cuda_layer* layer,
-                                   const quash_kv_cuda_rows* rows, uint32_t max_tokens,
+                                   const quash_kv_cuda_rows* rows, uint32_t first, uint32_t n,
                                    void* stream) {
   return WithLayer(cuda, layer, [&](const SequenceState& state) -> quash_kv_status {
     if (const quash_kv_status status = CheckRows(rows, cuda->format); status != QUASH_KV_OK) {
@@ -296,8 +309,12 @@ quash_kv_status quash_kv_cuda_read(quash_kv_cuda* cuda, const quash_kv_cuda_laye
       return SetError(QUASH_KV_INVALID, "rows.dtype is {}, expected f32, f16 or bf16",
                       static_cast<int>(rows->dtype));
     }
+    if (first % quash::kv::kPageTokens != 0) {
+      return SetError(QUASH_KV_INVALID, "first is {}, expected a multiple of {}", first,
+                      quash::kv::kPageTokens);
+    }
     return Launched(quash::cuda::LaunchRead(
-        cuda->format, state, max_tokens, static_cast<quash::cuda::RowType>(rows->dtype), rows->k,
+        cuda->format, state, first, n, static_cast<quash::cuda::RowType>(rows->dtype), rows->k,
         rows->v, StridesOf(*rows), rows->begins, static_cast<CUstream_st*>(stream)));
   });
 }

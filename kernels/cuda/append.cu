@@ -1,64 +1,42 @@
 // New tokens into the open part, and the counts.
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cuda/append_plan.cuh"
 #include "kernels/cuda/seal.h"
 #include "kernels/cuda/seal_launch.h"
-#include "kernels/cuda/seal_rows.cuh"
 
 namespace quash::cuda {
 namespace {
 
 constexpr uint32_t kThreads = 128;
 
-// One side of one head of one sequence: what is not sealed moves to the front.
 __global__ void __launch_bounds__(kThreads) AppendKernel(const __grid_constant__ AppendArgs args) {
   const uint32_t seq = blockIdx.y, head = blockIdx.x / 2;
   const bool is_value = blockIdx.x % 2 != 0;
-  const AppendPlan plan = args.Plan(seq);
-  const uint32_t pages_before = static_cast<uint32_t>(args.state.num_pages[seq]);
-  const uint32_t row_vectors = args.row_bytes / sizeof(uint4);
-
-  for (uint32_t i = threadIdx.x; i < plan.new_sinks * row_vectors; i += kThreads) {
-    const uint32_t token = i / row_vectors, vector = i % row_vectors;
-    const auto* from =
-        reinterpret_cast<const uint4*>(args.NewRow(seq, head, is_value, plan.first + token));
-    auto* to = reinterpret_cast<uint4*>(args.OpenRow(seq, head, is_value, plan.sinks + token));
-    to[vector] = from[vector];
-  }
-  const uint32_t sinks = plan.sinks + plan.new_sinks;
-  const uint32_t sealed = plan.pages * kPageTokens;
-  const uint32_t rest = plan.total - sealed;
-  // Rows move towards the front, so a barrier between the loads and the stores of
-  // a round is enough.
-  const uint32_t begin = sealed == 0 ? plan.open : 0;
-  for (uint32_t first = begin * row_vectors; first < rest * row_vectors; first += kThreads) {
-    const uint32_t i = first + threadIdx.x;
-    const uint32_t token = i / row_vectors, vector = i % row_vectors;
-    uint4 value = {};
-    if (token < rest) {
-      value = reinterpret_cast<const uint4*>(
-          args.Row(plan, seq, head, is_value, sealed + token))[vector];
-    }
-    __syncthreads();
-    if (token < rest) {
-      reinterpret_cast<uint4*>(args.OpenRow(seq, head, is_value, sinks + token))[vector] = value;
-    }
-  }
-  // The last block to arrive changes the counts, which all others have read.
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  __threadfence();
-  if (atomicAdd(args.state.arrivals + seq, 1u) + 1 != gridDim.x) return;
-  args.state.arrivals[seq] = 0;
-  const uint32_t pages = pages_before + plan.pages;
-  if (pages > args.state.max_pages) args.state.arrivals[args.state.num_seqs] = 1;
-  args.state.num_pages[seq] = static_cast<int32_t>(min(pages, args.state.max_pages));
-  args.state.open_tokens[seq] = static_cast<int32_t>(sinks + rest);
+  MoveOpenRows(args, args.Plan(seq), seq, head, is_value, gridDim.x);
 }
 
 size_t BytesOf(RowType type) { return type == RowType::kF32 ? 4 : 2; }
 
 }  // namespace
+
+float GuessSlope(const float* boundaries, uint32_t bits) {
+  constexpr float kError = 0.45f;  // the rest is for rounding
+  const int last = (1 << bits) - 2, middle = last / 2;
+  float least = 0, most = INFINITY;
+  for (int step = 1; step <= middle; ++step) {
+    for (const float boundary : {boundaries[middle + step], -boundaries[middle - step]}) {
+      least = std::max(least, (static_cast<float>(step) - kError) / boundary);
+      if (step < middle) most = std::min(most, (static_cast<float>(step) + kError) / boundary);
+    }
+  }
+  if (!(least > 0) || least > most || boundaries[middle] != 0) return 0;
+  const float slope = most == INFINITY ? least * 1.5f : (least + most) / 2;
+  return slope / static_cast<float>(last);
+}
 
 const char* LaunchAppend(const SealFormat& format, const SequenceState& state, const void* k,
                          const void* v, uint32_t n, RowStrides strides, const int32_t* begins,
@@ -86,9 +64,16 @@ const char* LaunchAppend(const SealFormat& format, const SequenceState& state, c
       !is_aligned(args.strides.token)) {
     return "rows of keys and values are not 16-byte aligned";
   }
-  LaunchSeal(args, stream);
+  args.k_guess = GuessSlope(format.k_boundaries, format.k_bits);
+  args.v_guess = GuessSlope(format.v_boundaries, format.v_bits);
+  if (!(args.k_guess > 0) || !(args.v_guess > 0)) return "boundaries are not those of a codebook";
+  if (n <= kPageTokens) {
+    LaunchSealAndMove(args, stream);
+  } else {
+    LaunchSeal(args, stream);
+  }
   cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess) {
+  if (error == cudaSuccess && n > kPageTokens) {
     const dim3 grid(2 * format.num_kv_heads, state.num_seqs);
     AppendKernel<<<grid, kThreads, 0, stream>>>(args);
     error = cudaGetLastError();

@@ -44,8 +44,8 @@ const char* LaunchAppend(const SealFormat&, const SequenceState&, const void*, c
                          uint32_t, RowStrides, const int32_t*, CUstream_st*) {
   return kNoCuda;
 }
-const char* LaunchRead(const SealFormat&, const SequenceState&, uint32_t, RowType, void*, void*,
-                       RowStrides, const int32_t*, CUstream_st*) {
+const char* LaunchRead(const SealFormat&, const SequenceState&, uint32_t, uint32_t, RowType, void*,
+                       void*, RowStrides, const int32_t*, CUstream_st*) {
   return kNoCuda;
 }
 

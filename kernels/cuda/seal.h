@@ -27,7 +27,15 @@ struct SealFormat {
   RotationTables k_rotation, v_rotation;
   int8_t k_levels[16], v_levels[16];         // ascending, of LevelCodebook
   float k_boundaries[16], v_boundaries[16];  // its boundaries, 2^bits - 1
+  // Both rotations are those of default_rotation.h, and tables are not read.
+  bool has_default_rotations;
 };
+
+// Of a row of norm 1, the line slope * (2^bits - 2) * x through the middle boundary,
+// cut off at the first and the last, is within half a step of the place of each
+// boundary, so that x is compared with one boundary only. 0 if there is no such line,
+// which no codebook of 2 to 4 bits is without.
+float GuessSlope(const float* boundaries, uint32_t bits);
 
 // Sequences of one layer, as DecodeArgs has them. The open part holds the sink
 // tokens first: open_capacity >= sink_tokens + kPageTokens + reserve.
@@ -53,16 +61,17 @@ struct RowStrides {
 };
 
 // Appends tokens begins[seq]..n-1 of k and v, of format.type, to each sequence
-// (null: all n). Two launches.
+// (null: all n). Two launches; one if n is at most kPageTokens.
 const char* LaunchAppend(const SealFormat& format, const SequenceState& state, const void* k,
                          const void* v, uint32_t n, RowStrides strides, const int32_t* begins,
                          CUstream_st* stream);
 
-// All tokens of all sequences as attention sees them: token i of a sequence goes
-// to place begins[seq] + i (null: i). k and v are of type `type`.
-//   max_tokens  no sequence has more
-const char* LaunchRead(const SealFormat& format, const SequenceState& state, uint32_t max_tokens,
-                       RowType type, void* k, void* v, RowStrides strides, const int32_t* begins,
-                       CUstream_st* stream);
+// Tokens first.. of all sequences as attention sees them: token i of a sequence goes
+// to place begins[seq] + i - first (null: i - first). k and v are of type `type`.
+//   first  a multiple of kPageTokens
+//   n      a multiple of kPageTokens, unless no sequence has more than first + n tokens
+const char* LaunchRead(const SealFormat& format, const SequenceState& state, uint32_t first,
+                       uint32_t n, RowType type, void* k, void* v, RowStrides strides,
+                       const int32_t* begins, CUstream_st* stream);
 
 }  // namespace quash::cuda

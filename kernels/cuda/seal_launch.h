@@ -1,4 +1,4 @@
-// The sealing launch of LaunchAppend().
+// The launches of LaunchAppend() that seal.
 #pragma once
 
 struct CUstream_st;
@@ -9,5 +9,8 @@ struct AppendArgs;
 
 // Seals what appending will fill; changes neither counts nor open tokens.
 void LaunchSeal(const AppendArgs& args, CUstream_st* stream);
+
+// All of appending, for at most kPageTokens tokens.
+void LaunchSealAndMove(const AppendArgs& args, CUstream_st* stream);
 
 }  // namespace quash::cuda

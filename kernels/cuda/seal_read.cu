@@ -8,6 +8,9 @@
 namespace quash::cuda {
 namespace {
 
+constexpr int kThreads = kPageTokens;
+constexpr int kBlocks = 6;  // of a multiprocessor, as registers allow
+
 struct ReadArgs {
   SealFormat format;
   SequenceState state;
@@ -16,27 +19,63 @@ struct ReadArgs {
   uint8_t* v;
   RowStrides strides;  // in bytes
   const int32_t* begins;
+  uint32_t first;  // token, a multiple of kPageTokens
 };
 
-// Estimates of the residual of this thread's token.
-template <int kDim, int kBits>
-__device__ void Estimate(const PageMemory<kDim>& memory, const uint8_t* codes, float scale,
-                         bool is_value, TokenRow<kDim>& row) {
-  const int token = threadIdx.x;
-  const auto level = [&](uint32_t code) {
-    constexpr uint32_t kHalf = 1u << (kBits - 1);
-    return static_cast<float>(memory.levels[code ^ (code >= kHalf ? 2 * kHalf - 1 : kHalf)]);
+template <int kDim, bool kIsDefault>
+struct ReadMemory {
+  union {
+    uint4 staged[kPageTokens * kDim / 8];                    // rows as they go
+    float columns[kIsDefault ? 1 : (kDim * kColumnStride)];  // [coordinate][token]
+    uint4 codes[kPageTokens * (kDim / 32 + 1)];
   };
-  if (is_value) {
+  alignas(16) float mean[kDim];
+  float levels[16];  // by the codes of kernels/attend.h
+  RotationMemory<kIsDefault ? 8 : kDim> rotation;
+};
+
+// Code j of a row of kN codes.
+template <int kN, int kBits>
+__device__ __forceinline__ uint32_t CodeAt(const uint8_t* row, int j) {
+  constexpr int kWidth = kBits == 3 ? 2 : kBits;
+  constexpr int kBytes = kN * kWidth / 8;
+  uint32_t code = row[j % kBytes] >> j / kBytes * kWidth & ((1u << kWidth) - 1);
+  if constexpr (kBits == 3) code |= (row[kBytes + j % (kN / 8)] >> j / (kN / 8) & 1u) << 2;
+  return code;
+}
+
+// Estimates of the residual of this thread's token.
+template <int kDim, int kBits, bool kIsValue, typename Memory>
+__device__ __forceinline__ void Estimate(Memory& memory, const uint8_t* codes,
+                                         const int8_t* levels, float scale,
+                                         TokenRow<kDim>& row) {
+  const int token = threadIdx.x;
+  constexpr int kHalf = 1 << (kBits - 1);
+  if (token < 2 * kHalf) {
+    memory.levels[token] = levels[token < kHalf ? kHalf + token : 2 * kHalf - 1 - token];
+  }
+  // Rows of keys are read by a thread each, and some need padding to be in
+  // different banks.
+  constexpr int kRowBytes = kDim * kBits / 8;
+  constexpr int kPadding = !kIsValue && kRowBytes % 32 == 0 ? 16 : 0;
+  constexpr int kVectors = kPageTokens * kRowBytes / 16;
+#pragma unroll
+  for (int i = token; i < kVectors; i += kThreads) {
+    memory.codes[i + (kPadding == 0 ? 0 : i / (kRowBytes / 16))] =
+        reinterpret_cast<const uint4*>(codes)[i];
+  }
+  __syncthreads();
+  const auto* bytes = reinterpret_cast<const uint8_t*>(memory.codes);
+  if constexpr (kIsValue) {
 #pragma unroll
     for (int j = 0; j < kDim; ++j) {
-      const uint8_t* of_coordinate = codes + j * (kPageTokens * kBits / 8);
-      row.v[j] = scale * level(CodeAt<kPageTokens, kBits>(of_coordinate, token));
+      const uint8_t* of_coordinate = bytes + j * (kPageTokens * kBits / 8);
+      row.v[j] = scale * memory.levels[CodeAt<kPageTokens, kBits>(of_coordinate, token)];
     }
     return;
   }
   uint32_t words[kDim * kBits / 32];
-  const auto* from = reinterpret_cast<const uint2*>(codes) + token * (kDim * kBits / 64);
+  const auto* from = reinterpret_cast<const uint2*>(bytes + token * (kRowBytes + kPadding));
 #pragma unroll
   for (int w = 0; w < kDim * kBits / 32; w += 2) {
     const uint2 two = from[w / 2];  // rows are 8-byte aligned
@@ -53,85 +92,149 @@ __device__ void Estimate(const PageMemory<kDim>& memory, const uint8_t* codes, f
       const int sign = kBytes + j % (kDim / 8);
       code |= (words[sign / 4] >> (8 * (sign % 4) + j / (kDim / 8)) & 1u) << 2;
     }
-    row.v[j] = scale * level(code);
+    row.v[j] = scale * memory.levels[code];
   }
 }
 
+// Staged rows to vectors begin.. of theirs.
 template <int kDim>
-__global__ void __launch_bounds__(kPageTokens, kPageBlocks)
-    ReadKernel(const __grid_constant__ ReadArgs args) {
-  __shared__ PageMemory<kDim> memory;
+__device__ __forceinline__ void Unstage(const uint4* staged, uint8_t* to, int64_t stride,
+                                        uint32_t begin) {
+  constexpr uint32_t kVectors = kDim / 8;
+  const uint32_t vector = threadIdx.x % kVectors;
+#pragma unroll
+  for (uint32_t row = threadIdx.x / kVectors; row < kPageTokens; row += kThreads / kVectors) {
+    reinterpret_cast<uint4*>(to + row * stride)[begin + vector] =
+        staged[StagedAt(row, vector, kVectors)];
+  }
+}
+
+// One side of one head of a page.
+template <int kDim, bool kIsDefault, bool kIsValue>
+__device__ __forceinline__ void ReadPart(ReadMemory<kDim, kIsDefault>& memory, const ReadArgs& args,
+                                         const uint8_t* page, uint32_t head, uint8_t* to) {
   const SealFormat& format = args.format;
   const PageLayout& layout = format.layout;
-  const uint32_t seq = blockIdx.z, head = blockIdx.y / 2, thread = threadIdx.x;
-  const bool is_value = blockIdx.y % 2 != 0;
-  const auto pages = static_cast<uint32_t>(args.state.num_pages[seq]);
-  const auto open_tokens = static_cast<uint32_t>(args.state.open_tokens[seq]);
-  const uint32_t sinks = min(open_tokens, format.sink_tokens);
-  const int64_t begin = args.begins == nullptr ? 0 : args.begins[seq];
-  const auto out_row = [&](uint32_t token) {
-    return (is_value ? args.v : args.k) + seq * args.strides.seq + head * args.strides.head +
-           (begin + token) * args.strides.token;
-  };
-  TokenRow<kDim> row;
-  if (blockIdx.x >= pages) {
-    const uint32_t token = (blockIdx.x - pages) * kPageTokens + thread;
-    if (token >= open_tokens) return;
-    const auto* open =
-        static_cast<const uint8_t*>(is_value ? args.state.open_v : args.state.open_k);
-    const size_t at =
-        ((static_cast<size_t>(seq) * args.state.open_capacity + token) * format.num_kv_heads +
-         head) *
-        kDim * (format.type == RowType::kF32 ? 4 : 2);
-    row.Load(open + at, format.type);
-    row.Save(out_row(token < sinks ? token : token + pages * kPageTokens), args.type);
-    return;
-  }
-
-  const int32_t id =
-      args.state.block_table[static_cast<size_t>(seq) * args.state.max_pages + blockIdx.x];
-  const uint8_t* page = args.state.pages + static_cast<size_t>(id) * layout.page_bytes;
   const uint8_t* head_page = page + head * layout.head_page_bytes;
-  memory.LoadTables(is_value ? format.v_rotation : format.k_rotation);
-  if (thread < 16) {
-    memory.levels[thread] = is_value ? format.v_levels[thread] : format.k_levels[thread];
+  const uint32_t thread = threadIdx.x;
+  if constexpr (!kIsDefault) {
+    memory.rotation.Load(kIsValue ? format.v_rotation : format.k_rotation);
   }
-  const uint32_t mean_at = is_value ? layout.v_mean : layout.k_mean;
+  const uint32_t mean_at = kIsValue ? layout.v_mean : layout.k_mean;
   if (mean_at != 0) {
     const __half mean_scale =
-        reinterpret_cast<const __half*>(page + layout.mean_scales)[2 * head + (is_value ? 1 : 0)];
-    for (uint32_t j = thread; j < kDim; j += kPageTokens) {
+        reinterpret_cast<const __half*>(page + layout.mean_scales)[2 * head + (kIsValue ? 1 : 0)];
+    for (uint32_t j = thread; j < kDim; j += kThreads) {
       memory.mean[j] = __half2float(mean_scale) *
                        static_cast<float>(static_cast<int8_t>(head_page[mean_at + j]));
     }
   }
-  __syncthreads();
-  const uint8_t* codes = head_page + (is_value ? layout.v_codes : layout.k_codes);
+  const uint8_t* codes = head_page + (kIsValue ? layout.v_codes : layout.k_codes);
+  const int8_t* levels = kIsValue ? format.v_levels : format.k_levels;
   const float scale = __half2float(reinterpret_cast<const __half*>(
-      head_page + (is_value ? layout.v_scales : layout.k_scales))[thread]);
-  switch (is_value ? format.v_bits : format.k_bits) {
+      head_page + (kIsValue ? layout.v_scales : layout.k_scales))[thread]);
+  TokenRow<kDim> row;
+  switch (kIsValue ? format.v_bits : format.k_bits) {
     case 2:
-      Estimate<kDim, 2>(memory, codes, scale, is_value, row);
+      Estimate<kDim, 2, kIsValue>(memory, codes, levels, scale, row);
       break;
     case 3:
-      Estimate<kDim, 3>(memory, codes, scale, is_value, row);
+      Estimate<kDim, 3, kIsValue>(memory, codes, levels, scale, row);
       break;
     default:
-      Estimate<kDim, 4>(memory, codes, scale, is_value, row);
+      Estimate<kDim, 4, kIsValue>(memory, codes, levels, scale, row);
   }
   if (mean_at != 0) {
 #pragma unroll
-    for (int j = 0; j < kDim; ++j) row.v[j] += memory.mean[j];
+    for (int j = 0; j < kDim; j += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(memory.mean + j);
+      row.v[j] += four.x;
+      row.v[j + 1] += four.y;
+      row.v[j + 2] += four.z;
+      row.v[j + 3] += four.w;
+    }
   }
-  row.RotateBack(memory, memory.columns + thread);
-  row.Save(out_row(sinks + blockIdx.x * kPageTokens + thread), args.type);
+  __syncthreads();  // codes are read
+  if constexpr (kIsDefault) {
+    row.template RotateBackByDefault<kIsValue>();
+  } else {
+    row.RotateBack(memory.rotation, memory.columns + thread);
+    __syncthreads();  // staged rows take the place of columns
+  }
+  constexpr uint32_t kVectors = kDim / 8;
+  const auto unstage = [&](uint32_t begin) {
+    __syncthreads();
+    Unstage<kDim>(memory.staged, to, args.strides.token, begin);
+  };
+  row.Save(
+      args.type,
+      [&](uint32_t i, uint4 vector) {
+        memory.staged[StagedAt(thread, i % kVectors, kVectors)] = vector;
+      },
+      [&] {
+        unstage(0);
+        __syncthreads();
+      });
+  unstage(args.type == RowType::kF32 ? kVectors : 0);
+}
+
+template <int kDim, bool kIsDefault>
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    ReadKernel(const __grid_constant__ ReadArgs args) {
+  __shared__ ReadMemory<kDim, kIsDefault> memory;
+  const SealFormat& format = args.format;
+  const uint32_t heads = format.num_kv_heads;
+  const uint32_t seq = blockIdx.z, head = blockIdx.y % heads;
+  const bool is_value = blockIdx.y >= heads;
+  const auto pages = static_cast<uint32_t>(args.state.num_pages[seq]);
+  const auto open_tokens = static_cast<uint32_t>(args.state.open_tokens[seq]);
+  const uint32_t sinks = min(open_tokens, format.sink_tokens);
+  const int64_t begin = args.begins == nullptr ? 0 : args.begins[seq];
+  // Sinks are whole pages if anything is sealed.
+  const uint32_t token = args.first + blockIdx.x * kPageTokens;
+  uint8_t* to = (is_value ? args.v : args.k) + seq * args.strides.seq + head * args.strides.head +
+                (begin + token - args.first) * args.strides.token;
+  if (token < sinks || token >= sinks + pages * kPageTokens) {
+    const uint32_t own = token + threadIdx.x;
+    const uint32_t open_at = own < sinks ? own : own - pages * kPageTokens;
+    if (open_at >= open_tokens) return;
+    const auto* open =
+        static_cast<const uint8_t*>(is_value ? args.state.open_v : args.state.open_k);
+    const size_t row_at =
+        (static_cast<size_t>(seq) * args.state.open_capacity + open_at) * heads + head;
+    const auto* from = reinterpret_cast<const uint4*>(open + row_at * RowBytes(format.type, kDim));
+    auto* vectors = reinterpret_cast<uint4*>(to + threadIdx.x * args.strides.token);
+    TokenRow<kDim> row;
+    row.Load(format.type, [&](uint32_t i) { return from[i]; }, [] {});
+    row.Save(args.type, [&](uint32_t i, uint4 vector) { vectors[i] = vector; }, [] {});
+    return;
+  }
+  const size_t at = static_cast<size_t>(seq) * args.state.max_pages + (token - sinks) / kPageTokens;
+  const int32_t id = args.state.block_table[at];
+  const uint8_t* page = args.state.pages + static_cast<size_t>(id) * format.layout.page_bytes;
+  if (is_value) {
+    ReadPart<kDim, kIsDefault, true>(memory, args, page, head, to);
+  } else {
+    ReadPart<kDim, kIsDefault, false>(memory, args, page, head, to);
+  }
+}
+
+template <int kDim>
+void Launch(const ReadArgs& args, dim3 grid, CUstream_st* stream) {
+  if (args.format.has_default_rotations) {
+    ReadKernel<kDim, true><<<grid, kThreads, 0, stream>>>(args);
+  } else {
+    ReadKernel<kDim, false><<<grid, kThreads, 0, stream>>>(args);
+  }
 }
 
 }  // namespace
 
-const char* LaunchRead(const SealFormat& format, const SequenceState& state, uint32_t max_tokens,
-                       RowType type, void* k, void* v, RowStrides strides, const int32_t* begins,
-                       CUstream_st* stream) {
+const char* LaunchRead(const SealFormat& format, const SequenceState& state, uint32_t first,
+                       uint32_t n, RowType type, void* k, void* v, RowStrides strides,
+                       const int32_t* begins, CUstream_st* stream) {
+  if (first % kPageTokens != 0) return "the first token is not a multiple of 64";
+  if (n == 0) return nullptr;
   if (format.head_dim != 64 && format.head_dim != 128) return "head_dim is not 64 or 128";
   if (state.num_seqs == 0 || state.num_seqs > 65535) return "num_seqs is not in 1..65535";
   const int64_t size = type == RowType::kF32 ? 4 : 2;
@@ -142,13 +245,12 @@ const char* LaunchRead(const SealFormat& format, const SequenceState& state, uin
     return "rows of keys and values are not 16-byte aligned";
   }
   const ReadArgs args = {format, state, type, static_cast<uint8_t*>(k), static_cast<uint8_t*>(v),
-                         bytes,  begins};
-  // Pages and groups of open tokens, of which the last may be short.
-  const dim3 grid(max_tokens / kPageTokens + 1, 2 * format.num_kv_heads, state.num_seqs);
+                         bytes,  begins, first};
+  const dim3 grid((n + kPageTokens - 1) / kPageTokens, 2 * format.num_kv_heads, state.num_seqs);
   if (format.head_dim == 64) {
-    ReadKernel<64><<<grid, kPageTokens, 0, stream>>>(args);
+    Launch<64>(args, grid, stream);
   } else {
-    ReadKernel<128><<<grid, kPageTokens, 0, stream>>>(args);
+    Launch<128>(args, grid, stream);
   }
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);

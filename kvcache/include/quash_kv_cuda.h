@@ -71,12 +71,13 @@ QUASH_KV_API quash_kv_status quash_kv_cuda_append(quash_kv_cuda *cuda,
                                                   const quash_kv_cuda_layer *layer,
                                                   const quash_kv_cuda_rows *rows, uint32_t n,
                                                   void *stream);
-/* All tokens, decompressed, to `rows` from begins on. No sequence has more than
- * max_tokens. */
+/* Tokens first..first + n - 1 of each sequence, decompressed: token i goes to place
+ * begins + i - first of `rows`. `first` is a multiple of 64, and n too unless no
+ * sequence has more tokens. */
 QUASH_KV_API quash_kv_status quash_kv_cuda_read(quash_kv_cuda *cuda,
                                                 const quash_kv_cuda_layer *layer,
-                                                const quash_kv_cuda_rows *rows,
-                                                uint32_t max_tokens, void *stream);
+                                                const quash_kv_cuda_rows *rows, uint32_t first,
+                                                uint32_t n, void *stream);
 
 /* softmax(q k^T * scale) v for the newest query_tokens tokens of each sequence,
  * each of which sees the tokens up to itself (causal). Sequences have at least

@@ -12,9 +12,10 @@ if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU", allow_module_level=True)
 
 # pylint: disable=wrong-import-position
-from quashdb.kv import InvalidError, QuashKVCacheConfig, UnsupportedError
+from quashdb.kv import QuashKVCacheConfig, UnsupportedError
 from quashdb.kv._cuda import CudaLayer, CudaStore
 from quashdb.kv._ffi import lib
+from quashdb.kv.errors import InvalidError
 
 if lib.quash_kv_cuda_devices() == 0:
     pytest.skip("the QuashKV library has no CUDA", allow_module_level=True)
@@ -53,10 +54,11 @@ def pages_of(saved, n_pages, page_bytes):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("dim", [64, 128])
 @pytest.mark.parametrize("bits", [(4, 4), (3, 3), (2, 2), (4, 2), (2, 3)])
-@pytest.mark.parametrize("means", [True, False])
-def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means):
+@pytest.mark.parametrize("means, seed", [(True, QuashKVCacheConfig.seed), (True, 7),
+                                         (False, QuashKVCacheConfig.seed)])
+def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed):
     config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=5,
-                                k_mean=means, v_mean=means, seed=dim)
+                                k_mean=means, v_mean=means, seed=seed)
     heads, n = 3, 7 * PAGE + 31
     k = rows_like_keys(heads, n, dim, dtype, 1)
     v = rows_like_keys(heads, n, dim, dtype, 2)
@@ -81,6 +83,30 @@ def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means):
     read = store.read(layer, n, torch.float32)
     for ours, theirs in zip(read, host.read(seq, 0), strict=True):
         assert torch.equal(ours[0].transpose(0, 1).cpu(), theirs)
+    part = store.read(layer, 2 * PAGE, torch.float32, first=PAGE)
+    rest = store.read(layer, n - 3 * PAGE, torch.float32, first=3 * PAGE)
+    for whole, some, more in zip(read, part, rest, strict=True):
+        assert torch.equal(whole[:, :, PAGE:], torch.cat((some, more), 2))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_many_pages_are_those_of_the_cpu(bits):
+    """Enough rows that some have scales which only exact sums round rightly."""
+    config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, sink_pages=0)
+    heads, n, dim = 4, 200 * PAGE + 16, 128
+    k, v = (torch.randn(1, heads, n, dim, generator=torch.Generator().manual_seed(s)).bfloat16()
+            for s in range(2))
+    host = config.make_store(1, heads, dim, torch.bfloat16)
+    seq = host.create()
+    host.append(seq, 0, k[0].transpose(0, 1), v[0].transpose(0, 1))
+    store = CudaStore(heads, dim, config, torch.bfloat16, DEVICE)
+    layer = CudaLayer(store, 1)
+    layer.reserve(n // PAGE)
+    store.append(layer, k.to(DEVICE), v.to(DEVICE))
+    pages = host.stats().pages
+    assert layer.num_pages.tolist() == [pages]
+    expected = pages_of(host.save(seq), pages, store.page_bytes)
+    assert torch.equal(layer.pages[0, :pages].cpu(), expected)
 
 
 @pytest.mark.parametrize("sink_pages", [0, 1, 2])

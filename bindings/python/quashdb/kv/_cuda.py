@@ -77,7 +77,9 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "quash_kv_cuda_page_bytes": (ctypes.c_uint64, (c_void_p,)),
     "quash_kv_cuda_open_capacity": (c_uint32, (c_void_p,)),
     "quash_kv_cuda_append": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
-    "quash_kv_cuda_read": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
+    "quash_kv_cuda_read": (
+        c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_uint32, c_void_p)
+    ),
     "quash_kv_cuda_workspace_bytes": (c_size_t, (c_uint32, c_uint32, c_uint32, c_uint32)),
     "quash_kv_cuda_attend": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Attend), c_void_p)),
 }
@@ -213,8 +215,10 @@ class CudaStore:
         positions: int,
         dtype: torch.dtype,
         begins: torch.Tensor | None = None,
+        first: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(keys, values) [batch, heads, positions, dim] of all tokens; 0 before begins."""
+        """(keys, values) [batch, heads, positions, dim] of tokens first.., 0 before begins.
+        `first` is a multiple of 64, and positions too unless they reach the last token."""
         shape = (layer.num_seqs, self.num_kv_heads, positions, self.head_dim)
         make = torch.empty if begins is None else torch.zeros
         keys = make(shape, dtype=dtype, device=self.device)
@@ -226,7 +230,7 @@ class CudaStore:
         with torch.cuda.device(self.device):
             check(
                 lib.quash_kv_cuda_read(
-                    self._handle, layer.struct, ctypes.byref(rows), positions, stream
+                    self._handle, layer.struct, ctypes.byref(rows), first, positions, stream
                 )
             )
         return keys, values
@@ -307,10 +311,10 @@ class CudaBatch:
                 )
             if tensor.device.type != "cuda":
                 raise UnsupportedError(f"{name} is on '{tensor.device}', expected '{self.device}'")
-            if tensor.dtype != torch.bfloat16:
+            if tensor.dtype not in (torch.bfloat16, torch.float16):
                 raise UnsupportedError(
-                    f"{name} is {tensor.dtype}, expected torch.bfloat16 on a GPU: load the model "
-                    "with dtype=torch.bfloat16"
+                    f"{name} is {tensor.dtype}, expected torch.bfloat16 or torch.float16 on a "
+                    "GPU: load the model with dtype=torch.bfloat16"
                 )
         if not self.seqs:
             if self.store is None or self.store.num_kv_heads != keys.shape[1]:
