@@ -7,9 +7,13 @@
 The model has the shape of Llama 3.1 8B and random weights; caches are filled with
 random tokens. One step of each (a token per sequence, through transformers) is
 captured in a CUDA graph; replays alternate, and medians are reported. The bf16
-contenders are transformers' StaticCache and a preallocated cache that gives SDPA
-exactly the tokens it has, without a mask and with grouped heads, each with SDPA's
-backends in turn; the fastest counts.
+contenders are transformers' DynamicCache and StaticCache and a preallocated cache
+that gives SDPA exactly the tokens it has, without a mask and with grouped heads, the
+last two with SDPA's backends in turn; the fastest counts. DynamicCache copies all
+tokens to append one.
+
+--compile has a layer's work before and after attention compiled by torch.compile, for
+all contenders: transformers' layer is some fifteen small kernels for each.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.models.llama import modeling_llama
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig
 
@@ -70,6 +75,49 @@ class PreallocatedLayer(transformers.cache_utils.DynamicLayer):
         return self.keys.shape[2] - 1 + query_length, 0
 
 
+def rotated(x, cos, sin):
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+def normed(x, weight, eps):
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+@torch.compile(fullgraph=True, dynamic=False)
+def before_attention(x, norm, eps, w_q, w_k, w_v, cos, sin):
+    batch, n = x.shape[:2]
+    h = normed(x, norm, eps)
+    q, k, v = (F.linear(h, w).view(batch, n, -1, 128).transpose(1, 2) for w in (w_q, w_k, w_v))
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    return rotated(q, cos, sin), rotated(k, cos, sin), v
+
+
+@torch.compile(fullgraph=True, dynamic=False)
+def after_attention(x, attended, w_o, norm, eps, w_gate, w_up, w_down):
+    x = x + F.linear(attended.flatten(2), w_o)
+    h = normed(x, norm, eps)
+    return x + F.linear(F.silu(F.linear(h, w_gate)) * F.linear(h, w_up), w_down)
+
+
+def compiled_layer(layer, hidden_states, attention_mask=None, past_key_values=None,
+                   position_embeddings=None, **_kwargs):
+    """LlamaDecoderLayer.forward() in two compiled parts."""
+    attention, mlp = layer.self_attn, layer.mlp
+    first, second = layer.input_layernorm, layer.post_attention_layernorm
+    q, k, v = before_attention(
+        hidden_states, first.weight, first.variance_epsilon, attention.q_proj.weight,
+        attention.k_proj.weight, attention.v_proj.weight, *position_embeddings)
+    k, v = past_key_values.update(k, v, attention.layer_idx)
+    attend = transformers.AttentionInterface()[attention.config._attn_implementation]
+    attended, _ = attend(attention, q, k, v, attention_mask, dropout=0.0,
+                         scaling=attention.scaling)
+    return after_attention(
+        hidden_states, attended, attention.o_proj.weight, second.weight,
+        second.variance_epsilon, mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight)
+
+
 def random_rows(batch, tokens):
     return [torch.randn(batch, tokens, 8, 128, device="cuda", dtype=torch.bfloat16).transpose(1, 2)
             for _ in range(2)]
@@ -81,6 +129,14 @@ def preallocated(model, batch, tokens):
         PreallocatedLayer(*(torch.randn(batch, 8, tokens, 128, device="cuda",
                                         dtype=torch.bfloat16) for _ in range(2)))
         for _ in range(model.config.num_hidden_layers)]
+    return cache
+
+
+def dynamic(model, batch, tokens):
+    cache = transformers.DynamicCache(config=model.config)
+    for layer in range(model.config.num_hidden_layers):
+        cache.update(*(torch.randn(batch, 8, tokens - 1, 128, device="cuda", dtype=torch.bfloat16)
+                       for _ in range(2)), layer)
     return cache
 
 
@@ -145,12 +201,21 @@ def profile(graph):
         print(f"{event.device_time_total:9.0f} us {event.count:5d} x {event.key[:90]}")
 
 
-def compare(model, batch, tokens, all_bits, rounds):
+BF16 = {"preallocated": preallocated, "StaticCache": static, "DynamicCache": dynamic}
+
+
+def compare(model, batch, tokens, all_bits, contenders, rounds):
     """{"batch", "tokens", "ms": of a step by name}, and the graphs by name."""
-    graphs, kept = {}, []
-    for name, make in (("preallocated", preallocated), ("StaticCache", static)):
-        model.set_attn_implementation("unmasked" if make is preallocated else "sdpa")
-        cache = make(model, batch, tokens)
+    graphs, kept, alone = {}, [], {}
+    for name in contenders:
+        model.set_attn_implementation("unmasked" if name == "preallocated" else "sdpa")
+        cache = BF16[name](model, batch, tokens)
+        if name == "DynamicCache":  # twice its memory in the graph, so not beside others
+            graph = graph_of(model, cache, batch, tokens - 1)
+            alone[name] = statistics.median(time_of(graph) for _ in range(rounds))
+            del graph, cache
+            torch.cuda.empty_cache()
+            continue
         kept.append(cache)
         for backend in BACKENDS:
             try:
@@ -166,8 +231,8 @@ def compare(model, batch, tokens, all_bits, rounds):
     for _ in range(rounds):
         for name, graph in graphs.items():
             times[name].append(time_of(graph))
-    return {"batch": batch, "tokens": tokens,
-            "ms": {name: statistics.median(values) for name, values in times.items()}}, graphs
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {"batch": batch, "tokens": tokens, "ms": {**alone, **medians}}, graphs
 
 
 def main():
@@ -177,29 +242,39 @@ def main():
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--shapes", default="1x64K,16x16K", help="batch x context")
     parser.add_argument("--bits", default="4,3,2")
+    parser.add_argument("--contenders", default="DynamicCache,preallocated,StaticCache")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--profile", action="store_true",
-                        help="print the kernels of one packed step")
+                        help="print the kernels of one step, bf16 and packed")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = make_model(arguments.layers)
+    if arguments.compile:
+        modeling_llama.LlamaDecoderLayer.forward = compiled_layer
     rows = []
     for shape in arguments.shapes.split(","):
         batch, kilo = (int(x.strip("K")) for x in shape.split("x"))
         row, graphs = compare(model, batch, 1024 * kilo,
-                              [int(b) for b in arguments.bits.split(",")], arguments.rounds)
+                              [int(b) for b in arguments.bits.split(",")],
+                              arguments.contenders.split(","), arguments.rounds)
         rows.append(row)
         best = min(ms for name, ms in row["ms"].items() if "bit" not in name)
         for name, ms in row["ms"].items():
             print(f"{shape:>8} {name:<36} {ms:8.3f} ms {1000 * batch / ms:9.1f} tokens/s "
                   f"{best / ms:5.2f} x")
         if arguments.profile:
-            profile(graphs[f"{arguments.bits.split(',')[0]}-bit"])
+            for name in (min((n for n in graphs if "bit" not in n), key=row["ms"].get),
+                         f"{arguments.bits.split(',')[0]}-bit"):
+                print(name)
+                profile(graphs[name])
         del graphs
         torch.cuda.empty_cache()
     facts = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
-             "transformers": transformers.__version__, "layers": arguments.layers, "rows": rows}
-    (arguments.out / "generate.json").write_text(json.dumps(facts, indent=1) + "\n")
+             "transformers": transformers.__version__, "layers": arguments.layers,
+             "compile": arguments.compile, "rows": rows}
+    name = "generate_compile.json" if arguments.compile else "generate.json"
+    (arguments.out / name).write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU", allow_module_level=True)
 
 # pylint: disable=wrong-import-position
-from quashdb.kv import QuashKVCache, QuashKVCacheConfig, UnsupportedError
+from quashdb.kv import QuashKVCache, QuashKVCacheConfig, UnsupportedError, hf_attention
 from quashdb.kv._ffi import lib
 
 if lib.quash_kv_cuda_devices() == 0:
@@ -44,6 +44,71 @@ def test_logits_are_near_those_of_an_exact_cache(model, chunk):
     exact = logits_of(model, ids, transformers.DynamicCache(config=model.config), chunk)
     assert (packed - exact).norm() < 0.05 * exact.norm()
     assert cache.compression_stats()["pages"] == 2 * 2 * ((400 - 64 - 16) // 64)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_chunks_attend_to_stored_tokens_in_parts(model, batch, monkeypatch):
+    """Parts of 128 tokens give what all stored tokens at once give."""
+    ids = torch.randint(256, (batch, 900), generator=torch.Generator().manual_seed(5)).cuda()
+    whole = logits_of(model, ids, QuashKVCache.from_model(model), 150)
+    monkeypatch.setattr(hf_attention, "PART_TOKENS", 128 * batch)
+    parts = logits_of(model, ids, QuashKVCache.from_model(model), 150)
+    assert (parts - whole).norm() < 0.01 * whole.norm()
+
+
+@pytest.mark.parametrize("kind, options", [
+    ("Llama", {}),
+    ("Mistral", {"sliding_window": 100}),
+    ("Gemma2", {"sliding_window": 100, "attn_logit_softcapping": 5.0})])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_windows_softcap_and_float16(kind, options, dtype):
+    """One token, a few and many, with padding and without, near an exact cache."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=199, hidden_size=128, intermediate_size=160, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=1024,
+        pad_token_id=0, **options)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).to("cuda", dtype).eval()
+    model.set_attn_implementation("eager")
+    ids = torch.randint(1, 199, (2, 400), generator=torch.Generator().manual_seed(4)).cuda()
+    mask = torch.ones_like(ids)
+    mask[1, :40] = 0
+    for padding, chunks in ((None, (100, 5, 1)), (mask, (100,))):
+        for chunk in chunks:
+            exact = logits_of(model, ids, transformers.DynamicCache(config=config), chunk, padding)
+            cache = QuashKVCache.from_model(model)
+            packed = logits_of(model, ids, cache, chunk, padding)
+            seen = slice(None) if padding is None else mask.bool()
+            assert (packed - exact)[seen].norm() < 0.1 * exact[seen].norm()
+            assert cache.compression_stats()["pages"] > 0
+            model.set_attn_implementation("eager")
+
+
+def test_padding_after_the_first_chunk_is_refused(model):
+    ids = torch.randint(256, (2, 60), generator=torch.Generator().manual_seed(6)).cuda()
+    mask = torch.ones_like(ids)
+    mask[1, :40] = 0
+    with pytest.raises(UnsupportedError, match="padding"):
+        logits_of(model, ids, QuashKVCache.from_model(model), 20, mask)
+
+
+def test_memory_of_chunks_is_bounded(model, monkeypatch):
+    monkeypatch.setattr(hf_attention, "PART_TOKENS", 1024)
+    peaks = []
+    for stored in (4096, 16384):
+        cache = QuashKVCache.from_model(model)
+        cache.reserve(stored + 256)
+        ids = torch.zeros(1, 256, dtype=torch.long, device="cuda")
+        for _ in range(stored // 256):
+            logits_of(model, ids, cache, 256)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        query = torch.randn(1, 4, 256, 64, device="cuda", dtype=torch.bfloat16)
+        rows = torch.randn(1, 2, 256, 64, device="cuda", dtype=torch.bfloat16)
+        hf_attention._in_parts(cache._kv_layers[0], query, rows, rows, None)
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_left_padding(model):

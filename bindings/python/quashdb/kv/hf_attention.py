@@ -14,12 +14,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from quashdb.kv._ffi import PAGE_SIZE
 from quashdb.kv.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from quashdb.kv.hf_cache import QuashKVLayer
 
 NAME = "quash"
+# Stored tokens of a batch that are decompressed at a time, for many queries on a GPU.
+PART_TOKENS = 32768
+MAX_QUERY_TOKENS = 8  # of a sequence, that the fused kernel takes
 _ATTRIBUTE = "_quash_layer"
 
 
@@ -169,31 +173,113 @@ def _on_gpu(
     softcap: float | None,
     s_aux: torch.Tensor | None,
 ) -> tuple[torch.Tensor, None]:
-    """Over stored tokens: one query by the fused kernel, more by sdpa over the
-    decompressed ones and the new ones as given."""
+    """Over stored tokens: a few queries by the fused kernel, more by flash attention over
+    decompressed ones, some at a time, and the new ones as given; by sdpa over all of
+    them with padding, a window or a softcap."""
     batch, n, positions = layer.batch, query.shape[2], layer.get_seq_length()
-    if softcap is not None or (window is not None and positions > window):
-        raise UnsupportedError("softcap and sliding windows are not supported on a GPU")
     query = query.detach()
-    if n == 1:
-        # Checked at the first tokens: padding is on the left, the rest is seen.
+    # One query is of the newest token, and padding is on the left, as was checked before.
+    if n > 1 and not _is_causal(mask, n, positions, batch.begins, window):
+        raise UnsupportedError(
+            "attention_mask is not causal with padding on the left of the first tokens (and the "
+            "layer's sliding window), as a packed cache on a GPU needs it"
+        )
+    if n <= MAX_QUERY_TOKENS:
         layer.commit(None)
         out, lse = batch.packed.attend(
-            batch.layers[layer.index], query[:, :, 0], scaling, return_lse=s_aux is not None
-        )
-        if s_aux is not None and lse is not None:
-            out = out * torch.sigmoid(lse - s_aux.float().flatten()).unsqueeze(-1).to(out.dtype)
-        return out[:, None], None
+            batch.layers[layer.index], query.transpose(1, 2), scaling, s_aux is not None,
+            window=window or 0, softcap=softcap or 0.0,
+        )  # fmt: skip
+        return _with_sinks(out, lse, s_aux), None
+    is_cut = window is not None and positions > window
+    if batch.begins is None and not is_cut and softcap is None:
+        out, lse = _in_parts(layer, query, key, value, scaling)
+        layer.commit(None)
+        return _with_sinks(out, lse, s_aux).to(query.dtype), None
     keys, values = batch.read(layer.index, key.dtype, positions - n)
     layer.commit(None)
     keys, values = torch.cat((keys, key), 2), torch.cat((values, value), 2)
     if mask is None:
         mask = torch.ones(n, positions, dtype=torch.bool, device=query.device)
-        mask = mask.tril(positions - n)[None, None]
-    if s_aux is not None:
-        return _eager(module, query, keys, values, mask, scaling, None, s_aux), None
+        mask = mask.tril(positions - n)
+        if window is not None:
+            mask = mask.triu(positions - n + 1 - window)
+        mask = mask[None, None]
+    if s_aux is not None or softcap is not None:
+        return _eager(module, query, keys, values, mask, scaling, softcap, s_aux), None
     out, _ = sdpa_attention_forward(module, query, keys, values, mask, scaling=scaling)
     return out, None
+
+
+def _with_sinks(
+    out: torch.Tensor, lse: torch.Tensor | None, s_aux: torch.Tensor | None
+) -> torch.Tensor:
+    """[..., heads, head_dim] with one more score per head, of a token whose value is 0."""
+    if s_aux is None or lse is None:
+        return out
+    return out * torch.sigmoid(lse - s_aux.float().flatten()).unsqueeze(-1).to(out.dtype)
+
+
+def _is_causal(
+    mask: torch.Tensor | None,
+    n: int,
+    positions: int,
+    begins: torch.Tensor | None,
+    window: int | None,
+) -> bool:
+    """Whether each query sees as many tokens as a causal mask with padding on the left
+    (and the layer's sliding window) shows it."""
+    visible = _visible(mask)
+    if visible is None:
+        return begins is None
+    expected = torch.arange(positions - n + 1, positions + 1, device=visible.device)[None]
+    if begins is not None:
+        expected = expected - begins[:, None]
+    if window is not None:
+        expected = expected.clamp(max=window)
+    # Sums of bool are of int64 copies: not of a whole mask.
+    seen = sum(part.sum(-1) for part in visible.split(4096, -1))
+    return bool((seen == expected).all())
+
+
+def _in_parts(
+    layer: QuashKVLayer,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of new tokens over stored ones and themselves: float32 [batch, n, heads, head_dim]
+    and lse [batch, n, heads]. Stored tokens are decompressed part by part, so memory
+    does not grow with them; parts are merged by their log-sum-exp."""
+    batch, stored = layer.batch, layer.get_seq_length() - query.shape[2]
+    out, lse = _flash(query, key, value, scaling, is_causal=True)
+    out = out.float()
+    step = max(PART_TOKENS // query.shape[0] // PAGE_SIZE, 1) * PAGE_SIZE
+    for first in range(0, stored, step):
+        part = batch.packed.read(
+            batch.layers[layer.index], min(step, stored - first), key.dtype, first=first
+        )
+        part_out, part_lse = _flash(query, *part, scaling, is_causal=False)
+        both = torch.logaddexp(lse, part_lse)
+        out *= (lse - both).exp_().unsqueeze(-1)
+        out += part_out * (part_lse - both).exp_().unsqueeze(-1)
+        lse = both
+    return out.transpose(1, 2), lse.transpose(1, 2)
+
+
+def _flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    is_causal: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[batch, heads, n, head_dim] and the lse [batch, heads, n], which SDPA keeps back."""
+    result = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, is_causal, False, scale=scaling
+    )
+    return result[0], result[1]
 
 
 def _eager(
