@@ -13,21 +13,21 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "peers"))
 import contenders  # pylint: disable=wrong-import-position
 import numpy as np
 
-NPROBES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+NPROBES = (8, 16, 32, 64, 96, 128, 192, 256)
 TRAINING_ROWS_PER_LIST = 64
 
 
 class QuashDB(contenders.QuashDB):
     """Its defaults: 4-bit codes, float16 rerank tier, lists once there are
-    partition_rows rows. settings: nprobe, and None for its own choice of lists
-    for its default recall target. build() ends when the index is whole."""
+    partition_rows rows. settings: the recall asked for, from which it chooses the
+    lists to probe. build() ends when the index is whole and its recall measured."""
 
-    settings = (*NPROBES, 768, 1024, None)
+    settings = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 
     def __init__(self, dim, metric, threads):
         super().__init__(dim, metric, threads, bits=4, rerank="f16")
         self.name = "QuashDB"
-        self._widths = {}
+        self._recall = 0
 
     def build(self, vectors, path):
         with self._quashdb.open(path, durability="normal", threads=self.threads) as db:
@@ -39,27 +39,28 @@ class QuashDB(contenders.QuashDB):
             db.compact()
 
     def use(self, setting):
-        self._widths = {} if setting is None else {"nprobe": setting}
+        self._recall = setting
 
     def search(self, queries, k):
-        return self._collection.search(queries, k, threads=self.threads, **self._widths)[0]
+        return self._collection.search(queries, k, threads=self.threads, recall=self._recall)[0]
 
     def describe(self, setting):
-        return "default" if setting is None else f"nprobe {setting}"
+        return f"recall {setting:g}"
 
 
 class FaissIvf(contenders.Contender):
-    """Lists of codes, and the vectors in float16 for the k * k_factor best. lists:
-    4 sqrt(n). settings: (nprobe, k_factor)."""
+    """4 sqrt(n) lists of codes, and the vectors in float16 for the k * k_factor
+    best. settings: nprobe."""
 
     family = "lists"
+    settings = NPROBES
 
-    def __init__(self, dim, metric, threads, name, codes, k_factors):
+    def __init__(self, dim, metric, threads, name, codes, k_factor):
         super().__init__(dim, metric, threads)
         import faiss  # pylint: disable=import-outside-toplevel
-        self._faiss, self._codes, self._index, self._parameters = faiss, codes, None, None
+        self._faiss, self._codes, self._k_factor = faiss, codes, k_factor
+        self._index = self._parameters = None
         self.name = f"FAISS {name} + float16 refine"
-        self.settings = tuple((nprobe, k_factor) for k_factor in k_factors for nprobe in NPROBES)
 
     def build(self, vectors, path):
         faiss = self._faiss
@@ -79,10 +80,9 @@ class FaissIvf(contenders.Contender):
         self._index = self._faiss.read_index(path)
 
     def use(self, setting):
-        nprobe, k_factor = setting
         self._parameters = self._faiss.IndexRefineSearchParameters(
-            k_factor=k_factor,
-            base_index_params=self._faiss.IVFSearchParameters(nprobe=nprobe))
+            k_factor=self._k_factor,
+            base_index_params=self._faiss.IVFSearchParameters(nprobe=setting))
 
     def search(self, queries, k):
         return self._index.search(queries, k, params=self._parameters)[1]
@@ -91,15 +91,15 @@ class FaissIvf(contenders.Contender):
         self._index = None
 
     def describe(self, setting):
-        return f"nprobe {setting[0]}, k_factor {setting[1]}"
+        return f"nprobe {setting}"
 
 
 class HnswLib(contenders.HnswLib):
-    settings = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480)
+    settings = (10, 20, 40, 60, 80, 120, 160, 240)
 
 
 class USearch(contenders.USearch):
-    settings = (10, 20, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    settings = (10, 20, 32, 64, 96, 128, 192, 256)
 
 
 # Key -> maker(dim, metric, threads), in the order of the tables.
@@ -108,9 +108,9 @@ INDEXES = {
     "hnswlib": HnswLib,
     "usearch": lambda *a: USearch(*a, dtype="f32"),
     "faiss-ivf-rabitq": lambda *a: FaissIvf(*a, name="IVF-RaBitQ FastScan 1-bit",
-                                            codes="RaBitQfs", k_factors=(4, 10)),
+                                            codes="RaBitQfs", k_factor=10),
     "faiss-ivf-pq": lambda *a: FaissIvf(*a, name="IVFPQFastScan 2-bit",
-                                        codes="PQ{}x4fs".format(a[0] // 2), k_factors=(2, 4)),
+                                        codes="PQ{}x4fs".format(a[0] // 2), k_factor=4),
 }
 
 
