@@ -325,6 +325,7 @@ BoundVerb DefineGpu(CLI::App& app, bool) {
   app.add_option("--device", options->devices,
                  "CUDA ordinals, the segments divided between them, or all (default: 0)")
       ->delimiter(',')
+      ->allow_extra_args(false)  // what follows is the collection
       ->check(CLI::Range(0, 1 << 16) | CLI::IsMember({"all"}));
   app.add_option("--budget", options->budget_mib,
                  "MiB of each device's memory (default: 90% of the free)")
