@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/dispatch.h"
+#include "libquashdb/recall_curve.h"
 
 namespace quash {
 namespace {
@@ -42,22 +43,14 @@ size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan) {
   constexpr double kOfLists = 0.6;
   const double target = 1 - kOfLists * (1 - RecallTarget(snapshot, plan));
   const std::vector<RecallPoint>& curve = snapshot.widths.recall_curve;
-  const auto reached = std::find_if(curve.begin(), curve.end(), [&](const RecallPoint& point) {
-    return point.recall >= target;
-  });
-  if (curve.empty() || reached == curve.end()) {
-    // Not measured, or not that far: errors fall about as a power of what is read.
-    const double share = 0.004 / std::pow(std::max(1 - target, 1e-4), 0.7);
-    const double guess = std::max(16.0, share * static_cast<double>(lists));
-    const size_t least = curve.empty() ? 1 : curve.back().nprobe;
-    return std::clamp<size_t>(static_cast<size_t>(guess), std::min(least, lists), lists);
+  if (const uint32_t measured = NprobeFor(curve, target); measured != 0) {
+    return std::min<size_t>(measured, lists);
   }
-  if (reached == curve.begin()) return std::min<size_t>(reached->nprobe, lists);
-  const RecallPoint &low = *(reached - 1), &high = *reached;
-  const double part = (target - low.recall) / (high.recall - low.recall);
-  const double between =
-      std::exp(std::log(low.nprobe) + part * (std::log(high.nprobe) - std::log(low.nprobe)));
-  return std::clamp<size_t>(static_cast<size_t>(std::ceil(between)), 1, lists);
+  // Not measured, or not that far: errors fall about as a power of what is read.
+  const double share = 0.004 / std::pow(std::max(1 - target, 1e-4), 0.7);
+  const auto guess = static_cast<size_t>(std::max(16.0, share * static_cast<double>(lists)));
+  const size_t least = curve.empty() ? 1 : curve.back().nprobe;
+  return std::clamp(guess, std::min(least, lists), lists);
 }
 
 Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRows& matching)

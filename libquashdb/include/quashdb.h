@@ -287,7 +287,7 @@ typedef struct quash_collection_info {
   uint64_t lists;             /* of the partition index; 0: there is none yet */
   uint64_t indexed_rows;      /* in lists, deleted ones included; the others are
                                  scanned by every search */
-  uint64_t list_bytes;        /* stored lists and centroids */
+  uint64_t list_bytes;        /* stored lists */
 } quash_collection_info;
 
 QUASH_API quash_status quash_collection_stats(quash_collection *collection,
