@@ -35,6 +35,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # else workers starve beside other tests
     os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]
     made = Cluster()
     for node in range(3):
