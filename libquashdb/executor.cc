@@ -129,7 +129,11 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
     if (probe.enabled()) {
       stats->lists = snapshot.partitions->num_lists();
       stats->nprobe = counts.probed_lists / nq;
-      counts.probe.rows_out = counts.plane_scan.rows_out;
+      if (probe.coded()) {
+        counts.full_code.rows_out = counts.plane_scan.rows_out;
+      } else {
+        counts.probe.rows_out = counts.plane_scan.rows_out;
+      }
     }
     AddStage("probe", counts.probe, stats);
     AddStage("plane scan", counts.plane_scan, stats);

@@ -68,6 +68,8 @@ class CandidateSet {
   // dot stays below the threshold would be refused.
   float margin() const { return collect_margin_; }
   float lower() const { return lower_; }
+  // Not above the k-th best estimate so far.
+  float kth() const { return kth_.threshold(); }
   bool has_upper() const { return upper_ < std::numeric_limits<float>::infinity(); }
   float slack() const { return slack_; }
   float threshold() const;

@@ -28,6 +28,7 @@ struct Widths {
   size_t capacity = 0;           // most survivors of the plane scan
   bool adaptive = true;          // margins decide how many of them are scored
   float margin_scale = 1;        // of those margins
+  bool coded = false;            // survivors' estimates are of whole codes
   size_t rerank_candidates = 0;  // fixed widths: rows scored from the rerank tier, 0: all
 };
 

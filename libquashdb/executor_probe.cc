@@ -15,8 +15,11 @@ constexpr size_t kFirstChunkBlocks = 2;  // every row survives until there is a 
 // With a filter the nearest matching rows lie farther away: up to so many times
 // the lists are probed.
 constexpr double kMostWidening = 16;
-// Reading that share of all lists costs as much as reading all rows in order.
-constexpr double kMostOfAll = 0.5;
+// As kScanSigmas, against a k-th best that is nearly exact.
+constexpr float kProbeSigmas = 2.5f;
+// Reading that share of all lists costs as much as reading all rows in order, a plane
+// alone and for several queries at once.
+constexpr double kMostOfAll = 0.25;
 
 struct Scratch {
   alignas(kAlignment) uint16_t sums[kChunkBlocks * kBlockRows];
@@ -40,7 +43,7 @@ size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan) {
   if (plan.nprobe != 0) return std::min<size_t>(plan.nprobe, lists);
   // Margins have their share of what may be missed (MarginScale); the curve is of
   // full margins.
-  constexpr double kOfLists = 0.6;
+  constexpr double kOfLists = 0.8;
   const double target = 1 - kOfLists * (1 - RecallTarget(snapshot, plan));
   const std::vector<RecallPoint>& curve = snapshot.widths.recall_curve;
   if (const uint32_t measured = NprobeFor(curve, target); measured != 0) {
@@ -96,10 +99,34 @@ size_t Probe::nprobe(size_t growth) const {
   return std::min(nprobe_ * std::max<size_t>(growth, 1), index_->num_lists());
 }
 
+bool Probe::coded() const { return snapshot_.spec->bits >= 2; }
+
+// As in CandidateSet, but against the k-th best of better estimates.
+void Probe::PlaneThreshold(const PreparedQuery& query, const CandidateSet& set, float* threshold,
+                           float* add) const {
+  const PrefixModel& model = query.scanned();
+  *add = model.add;
+  if (!coded()) {
+    *add += set.margin();
+    *threshold = set.threshold();
+    return;
+  }
+  const float margin = model.Margin(kProbeSigmas * margin_scale_);
+  *threshold = set.kth();
+  if (snapshot_.spec->metric != QUASH_METRIC_COSINE) {
+    *add += margin;
+  } else if (*threshold > -std::numeric_limits<float>::infinity()) {
+    const float cosine = std::clamp(*threshold, 0.0f, 1.0f);
+    *threshold -= margin * model.typical_scale * std::sqrt(std::max(0.25f, 1 - cosine * cosine));
+  }
+  *threshold -= 1e-6f * (std::fabs(*threshold) + query.offset());
+}
+
 Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
-                       size_t* chunk_blocks, CandidateSet* set, uint64_t* bytes) const {
+                       size_t* chunk_blocks, CandidateSet* set, Counts* counts) const {
   static thread_local Scratch scratch;
   const CodeLayout& layout = snapshot_.quantizer->layout();
+  const int8_t* levels = snapshot_.quantizer->codebook().levels;
   const ScanKernels& kernels = Kernels();
   ListRows rows;
   Pin pin;
@@ -114,46 +141,54 @@ Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
     const size_t first = begin * kBlockRows;
     const float* norm_sq = rows.codes.norm_sq != nullptr ? rows.codes.norm_sq + first : nullptr;
     const float* scale = rows.codes.scale1 + first;
+    float threshold = 0, add = 0;
+    PlaneThreshold(query, *set, &threshold, &add);
     kernels.plane_sums(rows.codes.plane1 + begin * layout.block_bytes(), n, layout.plane_bytes(),
                        &lut, 1, scratch.sums, n * kBlockRows);
-    const size_t kept =
-        kernels.collect(scratch.sums, scale, norm_sq, mul, bias + set->margin(), AllRows(), n,
-                        set->threshold(), scratch.rows, scratch.scores);
+    const size_t kept = kernels.collect(scratch.sums, scale, norm_sq, mul, add, AllRows(), n,
+                                        threshold, scratch.rows, scratch.scores);
     for (size_t i = 0; i < kept; ++i) {
       const uint32_t r = scratch.rows[i];
-      if (first + r >= rows.rows) break;  // padding
+      const size_t at = first + r;
+      if (at >= rows.rows) break;  // padding
       // Rows that were deleted or do not match; those of segments that are scanned too.
       uint64_t row = 0;
       bool found = false;
-      QUASH_RETURN_IF_ERROR(Locate(snapshot_, rows.slots[first + r], &row, &found));
+      QUASH_RETURN_IF_ERROR(Locate(snapshot_, rows.slots[at], &row, &found));
       if (!found || SegmentOf(row) >= indexed_segments_) continue;
       const uint32_t* mask = matching_.mask(SegmentOf(row));
       if (mask == nullptr) continue;
       if ((mask[RowOf(row) / kBlockRows] >> RowOf(row) % kBlockRows & 1) == 0) continue;
-      const float dot = mul * scratch.sums[r] + bias;
-      const float unit = gain * scale[r];
+      float dot = mul * scratch.sums[r] + bias;
+      float unit = gain * scale[r];
+      if (rows.row_codes != nullptr) {
+        const int32_t exact =
+            kernels.code_dot(rows.row_codes + at * layout.row_code_bytes(), layout.bits,
+                             layout.plane_bytes(), levels, query.levels().values);
+        dot = query.levels().scale * static_cast<float>(exact);
+        unit = gain * rows.scale_full[at];
+        ++counts->coded_rows;
+      }
       float estimate = unit * dot;
       if (norm_sq != nullptr) estimate -= norm_sq[r];
       set->Push({.estimate = estimate, .unit = unit, .dot1 = dot, .row = row});
     }
   }
-  *bytes += blocks * (layout.block_bytes() +
-                      kBlockRows * sizeof(float) * (rows.codes.norm_sq != nullptr ? 2 : 1));
+  counts->rows += rows.rows;
+  counts->bytes += blocks * (layout.block_bytes() +
+                             kBlockRows * sizeof(float) * (rows.codes.norm_sq != nullptr ? 2 : 1));
   return Status();
 }
 
-Status Probe::Scan(std::span<const PreparedQuery> queries, size_t nprobe,
-                   std::span<CandidateSet> sets, uint64_t* rows, uint64_t* bytes) const {
-  std::vector<std::vector<Centroids::Scored>> nearest(queries.size());
-  index_->centroids().Nearest(queries, nprobe, nearest.data());
-  for (size_t q = 0; q < queries.size(); ++q) {
-    size_t chunk_blocks = kFirstChunkBlocks;
-    for (const Centroids::Scored& one : nearest[q]) {
-      const PartitionList* list = index_->lists()[one.list].get();
-      if (list == nullptr) continue;
-      *rows += list->rows();
-      QUASH_RETURN_IF_ERROR(ScanList(*list, queries[q], &chunk_blocks, &sets[q], bytes));
-    }
+Status Probe::Scan(const PreparedQuery& query, size_t nprobe, CandidateSet* set,
+                   Counts* counts) const {
+  static thread_local std::vector<Centroids::Scored> nearest;
+  index_->centroids().Nearest({&query, 1}, nprobe, &nearest);
+  size_t chunk_blocks = kFirstChunkBlocks;
+  for (const Centroids::Scored& one : nearest) {
+    const PartitionList* list = index_->lists()[one.list].get();
+    if (list == nullptr) continue;
+    QUASH_RETURN_IF_ERROR(ScanList(*list, query, &chunk_blocks, set, counts));
   }
   return Status();
 }

@@ -28,15 +28,25 @@ class Probe {
 
   float margin_scale() const { return margin_scale_; }
 
-  // Pushes what survives of the nearest `nprobe` lists to each query's set.
-  //   rows, bytes  added to: rows of the lists, bytes read
-  // Safe on several threads with different sets.
-  Status Scan(std::span<const PreparedQuery> queries, size_t nprobe,
-              std::span<CandidateSet> sets, uint64_t* rows, uint64_t* bytes) const;
+  // Whether lists have whole codes: estimates are then of those.
+  bool coded() const;
+
+  struct Counts {
+    uint64_t rows = 0;        // of the lists
+    uint64_t bytes = 0;       // of their planes
+    uint64_t coded_rows = 0;  // that passed, and were scored by whole codes
+  };
+  // Pushes what survives of the nearest `nprobe` lists to the query's set, which was
+  // reset for the model that coded() tells. Safe on several threads with different
+  // sets.
+  Status Scan(const PreparedQuery& query, size_t nprobe, CandidateSet* set, Counts* counts) const;
 
  private:
+  // What a row's estimate by plane 1 has to reach, and what is added to its dot before.
+  void PlaneThreshold(const PreparedQuery& query, const CandidateSet& set, float* threshold,
+                      float* add) const;
   Status ScanList(const PartitionList& list, const PreparedQuery& query, size_t* chunk_blocks,
-                  CandidateSet* set, uint64_t* bytes) const;
+                  CandidateSet* set, Counts* counts) const;
 
   const Snapshot& snapshot_;
   const MatchingRows& matching_;

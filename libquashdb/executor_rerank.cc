@@ -101,7 +101,7 @@ Status Reranker::Refine(std::vector<Survivor>* rows) {
 
 bool CanRefine(const Snapshot& snapshot, const Widths& widths) {
   const bool has_tier = snapshot.spec->rerank != QUASH_RERANK_NONE;
-  return widths.planes == 1 && snapshot.spec->bits >= (has_tier ? 2 : 3);
+  return widths.planes == 1 && !widths.coded && snapshot.spec->bits >= (has_tier ? 2 : 3);
 }
 
 // A refining pass reads whole blocks; a final score reads one row, with a cache
@@ -130,7 +130,8 @@ bool Reranker::RefinePays(const std::vector<Survivor>& rows) const {
 // The best few by estimate give a k-th final score; of the rest only rows that
 // may still reach it are scored.
 Status Reranker::ScoreAdaptively(const std::vector<Survivor>& survivors, TopHits* best) {
-  const size_t first = FirstScored(k_);
+  // Whole codes leave little doubt about the order.
+  const size_t first = widths_.coded ? k_ + 6 : FirstScored(k_);
   const float upper = plan_.has_cursor ? plan_.cursor_score + query_.offset() : kInfinity;
   std::vector<float>& estimates = scratch_.scores;
   estimates.clear();
@@ -172,7 +173,7 @@ Status Reranker::ScoreAdaptively(const std::vector<Survivor>& survivors, TopHits
     const float margin = shrink * model.Margin(kRerankSigmas * widths_.margin_scale);
     std::erase_if(rest, [&](const Survivor& s) { return s.estimate + margin * s.unit < reach; });
   };
-  drop_hopeless(query_.scanned());
+  drop_hopeless(widths_.coded ? query_.full() : query_.scanned());
   if (RefinePays(rest)) {
     counts_->refine.rows_in += rest.size();
     QUASH_RETURN_IF_ERROR(Refine(&rest));

@@ -12,6 +12,7 @@
 #include "libquashdb/executor_plane_scan.h"
 #include "libquashdb/executor_query.h"
 #include "libquashdb/executor_rerank.h"
+#include "libquashdb/executor_score.h"
 #include "libquashdb/gpu_scan.h"
 
 namespace quash {
@@ -61,6 +62,7 @@ class Tile {
   }
   Status Scan();
   Status ScanLists();
+  Status Recode(size_t q, bool has_survivors, CandidateSet* set) const;
   Status ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without);
   Status Repeat(size_t q);
   Status Rerank(size_t q, size_t threads, std::vector<Hit>* hits, bool* complete,
@@ -121,25 +123,52 @@ Status Tile::ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without
   return Status();
 }
 
-// The nearest lists of each query, then the rows that are in no list yet.
+// The rows that are in no list yet, then the nearest lists of each query.
 Status Tile::ScanLists() {
   const size_t nprobe = probe_.nprobe((k_ + plan_.k - 1) / plan_.k);
-  std::vector<uint64_t> rows(nq_), bytes(nq_);
-  const size_t threads = std::min(threads_, nq_);
-  QUASH_RETURN_IF_ERROR(ParallelFor(nq_, threads, [&](size_t q) {
-    Reset(q, &work_.sets[q]);
-    return probe_.Scan(std::span<const PreparedQuery>(work_.queries).subspan(q, 1), nprobe,
-                       std::span(work_.sets).subspan(q, 1), &rows[q], &bytes[q]);
+  for (size_t q = 0; q < nq_; ++q) Reset(q, &work_.sets[q]);
+  const bool has_others = probe_.rows_outside() != 0;
+  if (has_others) {
+    const std::vector<bool> in_lists = probe_.in_lists();
+    QUASH_RETURN_IF_ERROR(ScanOnCpu(0, nq_, &in_lists));
+  }
+  widths_.coded = probe_.coded();
+  std::vector<Probe::Counts> counts(nq_);
+  QUASH_RETURN_IF_ERROR(ParallelFor(nq_, std::min(threads_, nq_), [&](size_t q) {
+    CandidateSet* set = &work_.sets[q];
+    if (widths_.coded) QUASH_RETURN_IF_ERROR(Recode(q, has_others, set));
+    return probe_.Scan(work_.queries[q], nprobe, set, &counts[q]);
   }));
-  for (size_t q = 0; q < nq_; ++q) {
-    counts_->probe.rows_in += rows[q];
-    counts_->probe.bytes += bytes[q];
+  for (const Probe::Counts& one : counts) {
+    counts_->probe.rows_in += one.rows;
+    counts_->probe.bytes += one.bytes;
+    counts_->probe.rows_out += one.coded_rows;
+    counts_->full_code.rows_in += one.coded_rows;
+    counts_->full_code.bytes += one.coded_rows * snapshot_.quantizer->layout().row_code_bytes();
   }
   counts_->probed_lists += nprobe * nq_;
   counts_->plane_scan.rows_in += nq_ * probe_.rows_outside();
-  if (probe_.rows_outside() == 0) return Status();
-  const std::vector<bool> in_lists = probe_.in_lists();
-  return ScanOnCpu(0, nq_, &in_lists);
+  return Status();
+}
+
+// Makes a set one of whole codes' estimates, with the survivors it has if any.
+Status Tile::Recode(size_t q, bool has_survivors, CandidateSet* set) const {
+  const PreparedQuery& query = work_.queries[q];
+  std::vector<uint64_t> rows;
+  if (has_survivors) {
+    for (const Survivor& survivor : set->Finish()) rows.push_back(survivor.row);
+  }
+  std::vector<float> scores(rows.size()), units(rows.size());
+  QUASH_RETURN_IF_ERROR(
+      ScoreFromCodes(snapshot_, query, rows, scores.data(), units.data()));
+  ResetSet(snapshot_, plan_, query, query.full(), widths_, k_, set);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    set->Push({.estimate = scores[i] + query.offset(),
+               .unit = units[i],
+               .dot1 = 0,
+               .row = rows[i]});
+  }
+  return Status();
 }
 
 Status Tile::Scan() {

@@ -12,8 +12,9 @@ namespace {
 uint64_t ListBytes(const CodeLayout& layout, size_t rows, bool has_norm_sq) {
   const size_t blocks = NumBlocks(rows);
   const size_t floats = AlignUp(blocks * kBlockRows * sizeof(float));
+  const size_t codes = layout.bits >= 2 ? AlignUp(rows * layout.row_code_bytes()) + floats : 0;
   return AlignUp(rows * sizeof(uint64_t)) + AlignUp(blocks * layout.block_bytes()) +
-         floats * (has_norm_sq ? 2 : 1);
+         floats * (has_norm_sq ? 2 : 1) + codes;
 }
 
 void Arrays(const AlignedBuffer& part, const CodeLayout& layout, size_t rows, bool has_norm_sq,
@@ -26,9 +27,21 @@ void Arrays(const AlignedBuffer& part, const CodeLayout& layout, size_t rows, bo
   out->codes.plane1 = cursor.Next<uint8_t>(blocks * layout.block_bytes()).data();
   out->codes.scale1 = cursor.Next<float>(blocks * kBlockRows).data();
   if (has_norm_sq) out->codes.norm_sq = cursor.Next<float>(blocks * kBlockRows).data();
+  if (layout.bits < 2) return;
+  out->row_codes = cursor.Next<uint8_t>(rows * layout.row_code_bytes()).data();
+  out->scale_full = cursor.Next<float>(blocks * kBlockRows).data();
 }
 
 }  // namespace
+
+ListRow ListRows::Row(const CodeLayout& layout, uint32_t i) const {
+  ListRow row{.codes = codes, .row = i, .slot = slots[i]};
+  if (row_codes != nullptr) {
+    row.row_code = row_codes + i * layout.row_code_bytes();
+    row.scale_full = scale_full[i];
+  }
+  return row;
+}
 
 PartitionList::PartitionList(SegmentContextRef context, uint64_t number, uint32_t rows)
     : context_(std::move(context)), number_(number), rows_(rows) {
@@ -112,10 +125,26 @@ BufferRef BuildList(const CollectionSpec& spec, const CodeLayout& layout, uint64
   codes.plane1 = builder.Next<uint8_t>(padded * layout.plane_bytes());
   codes.scale1 = builder.Next<float>(padded);
   if (has_norm_sq) codes.norm_sq = builder.Next<float>(padded);
+  uint8_t* row_codes = nullptr;
+  float* scale_full = nullptr;
+  const size_t code_bytes = layout.row_code_bytes();
+  if (layout.bits >= 2) {
+    row_codes = builder.Next<uint8_t>(rows.size() * code_bytes);
+    scale_full = builder.Next<float>(padded);
+  }
   const CodeLayout one_plane{layout.dim, 1};
   for (size_t i = 0; i < rows.size(); ++i) {
-    slots[i] = rows[i].slot;
-    CopyRow(one_plane, rows[i].codes, rows[i].row, codes, i);
+    const ListRow& from = rows[i];
+    slots[i] = from.slot;
+    CopyRow(one_plane, from.codes, from.row, codes, i);
+    if (layout.bits < 2) continue;
+    if (from.row_code != nullptr) {
+      std::memcpy(row_codes + i * code_bytes, from.row_code, code_bytes);
+      scale_full[i] = from.scale_full;
+    } else {
+      GatherRowCode(layout, from.codes, from.row, row_codes + i * code_bytes);
+      scale_full[i] = (layout.bits == 2 ? from.codes.scale2 : from.codes.scale_full)[from.row];
+    }
   }
   SealPart({PartKind::kList, spec.number, number}, static_cast<uint32_t>(rows.size()), spec.dim,
            layout.bits, spec.rerank, builder.part().get());

@@ -1,6 +1,6 @@
 // The partition index of a collection: rows grouped in lists around centroids, so
 // that a search reads the lists near its query instead of every row. A list keeps
-// the first plane, the scales and the slots of its rows; what else a search needs
+// the first plane, the whole codes and the slots of its rows; what else a search needs
 // is in the segments, which know nothing of lists. Derived from them, hence dead
 // rows may stay in lists: whoever reads one looks up the slot.
 #pragma once
@@ -27,6 +27,11 @@ struct ListRows {
   size_t rows = 0;
   ConstCodeArrays codes;  // plane1, scale1, norm_sq (L2)
   std::span<const uint64_t> slots;
+  // From 2 bits on: whole row codes one after the other, and their scales.
+  const uint8_t* row_codes = nullptr;
+  const float* scale_full = nullptr;
+
+  struct ListRow Row(const CodeLayout& layout, uint32_t i) const;
 };
 
 // One stored value. Immutable; the list of a centroid is replaced, not changed.
@@ -67,9 +72,12 @@ class PartitionList {
 
 // A row on its way into a list.
 struct ListRow {
-  ConstCodeArrays codes;  // plane1, scale1, norm_sq (L2), of where it comes from
+  ConstCodeArrays codes;  // of where it comes from: all of a segment, or what a list has
   uint32_t row;           // there
   uint64_t slot;
+  // If it comes from a list; else they are in `codes`.
+  const uint8_t* row_code = nullptr;
+  float scale_full = 0;
 };
 
 // The value of list `number`: rows ascending by slot, at least one.

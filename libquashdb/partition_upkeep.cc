@@ -137,15 +137,22 @@ Status PartitionUpkeep::IndexRows() {
     if (view.segment->is_tail() || view.segment->last_slot() < index_->indexed_slots()) continue;
     ConstCodeArrays codes;
     std::span<const uint64_t> slots;
-    Pin pins[2];
+    Pin slots_pin, pins[3];
+    QUASH_RETURN_IF_ERROR(view.segment->Slots(&slots, &slots_pin));
     QUASH_RETURN_IF_ERROR(view.segment->Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-    QUASH_RETURN_IF_ERROR(view.segment->Slots(&slots, &pins[1]));
+    const uint32_t bits = snapshot_->spec->bits;
+    if (bits >= 2) {
+      QUASH_RETURN_IF_ERROR(view.segment->Codes(SegmentPart::kPlane2, &codes, &pins[1]));
+    }
+    if (bits >= 3) {
+      QUASH_RETURN_IF_ERROR(view.segment->Codes(SegmentPart::kRest, &codes, &pins[2]));
+    }
     for (uint32_t row = 0; row < view.segment->rows(); ++row) {
       if (slots[row] < index_->indexed_slots() || !IsLive(*snapshot_, RowIndex(s, row))) continue;
       rows.push_back(RowIndex(s, row));
-      sources.push_back({codes, row, slots[row]});
+      sources.push_back({.codes = codes, .row = row, .slot = slots[row]});
     }
-    change.pins.push_back(std::move(pins[0]));
+    for (Pin& pin : pins) change.pins.push_back(std::move(pin));
     change.indexed_slots = view.segment->last_slot() + 1;
   }
   std::vector<uint32_t> lists(rows.size());
@@ -169,7 +176,7 @@ Status PartitionUpkeep::Members(uint32_t list, std::vector<Member>* members,
     bool found = false;
     QUASH_RETURN_IF_ERROR(Locate(*snapshot_, rows.slots[i], &row, &found));
     if (found && IsLive(*snapshot_, row)) {
-      members->push_back({row, {rows.codes, i, rows.slots[i]}});
+      members->push_back({row, rows.Row(snapshot_->quantizer->layout(), i)});
     }
   }
   pins->push_back(std::move(pin));
@@ -370,7 +377,7 @@ Status PartitionUpkeep::Apply(Change change, bool in_batches) {
       ListRows kept;
       QUASH_RETURN_IF_ERROR(lists[i]->Read(&kept, &pin));
       for (uint32_t row = 0; row < kept.rows; ++row) {
-        rows.push_back({kept.codes, row, kept.slots[row]});
+        rows.push_back(kept.Row(layout, row));
       }
     }
     // A row can be there already, from a step that was cut off.
