@@ -302,10 +302,13 @@ Status PartitionUpkeep::Sweep(bool* idle) {
   return found ? Apply(std::move(change), /*in_batches=*/false) : Status();
 }
 
-// Again when the collection has doubled or halved.
+// Again when the collection has doubled or halved, or is an eighth off when all is
+// wanted.
 Status PartitionUpkeep::MeasureCurve(bool* idle) {
   const uint64_t live = snapshot_->live_rows, before = index_->head().measured_rows;
-  *idle = live == 0 || index_->num_rows() == 0 || (live / 2 < before && before / 2 < live);
+  const uint64_t apart = live > before ? live - before : before - live;
+  *idle = live == 0 || index_->num_rows() == 0 ||
+          apart <= std::min(live, before) / (finish_ ? 8 : 1);
   if (*idle) return Status();
   MeasureRequest request;
   request.sample = kMeasuredQueries;
