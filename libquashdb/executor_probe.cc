@@ -17,9 +17,8 @@ constexpr size_t kFirstChunkBlocks = 2;  // every row survives until there is a 
 constexpr double kMostWidening = 16;
 // As kScanSigmas, against a k-th best that is nearly exact.
 constexpr float kProbeSigmas = 2.5f;
-// Reading that share of all lists costs as much as reading all rows in order, a plane
-// alone and for several queries at once.
-constexpr double kMostOfAll = 0.25;
+// Reading that share of all lists costs as much as reading all rows in order.
+constexpr double kMostOfAll = 0.5;
 
 struct Scratch {
   alignas(kAlignment) uint16_t sums[kChunkBlocks * kBlockRows];
