@@ -218,7 +218,9 @@ def test_recall_targets(cluster, tmp_path):
         with pytest.raises(quashdb.InvalidError, match="recall"):
             sharded.search(vectors[:1], recall=2)
         measured = sharded.measure(10, target_recall=0.95, apply=True, sample=50)
-        assert len(measured) == 2 and all(one.recall >= 0.95 and one.nprobe for one in measured)
+        # Lists to probe or, where so few rows make that faster, widths for all rows.
+        assert len(measured) == 2
+        assert all(one.recall >= 0.95 and (one.nprobe or one.candidates) for one in measured)
         assert recall() >= 0.9
 
 
