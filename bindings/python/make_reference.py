@@ -102,7 +102,7 @@ def signature(name, function, method):
     texts = []
     positional = arguments.posonlyargs + arguments.args
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    for argument, default in zip(positional, defaults):
+    for argument, default in zip(positional, defaults, strict=True):
         texts.append(ast.unparse(argument)
                      + (f" = {ast.unparse(default)}" if default is not None else ""))
     if method and texts and "staticmethod" not in decorators(function):
@@ -111,7 +111,8 @@ def signature(name, function, method):
         texts.append("*" + ast.unparse(arguments.vararg))
     elif arguments.kwonlyargs:
         texts.append("*")
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults):
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults,
+                                 strict=True):
         texts.append(ast.unparse(argument)
                      + (f" = {ast.unparse(default)}" if default is not None else ""))
     if arguments.kwarg:
@@ -149,7 +150,8 @@ def class_reference(name, node):
                 if is_public(child.name):
                     text = " ".join((ast.get_docstring(child) or "").split())
                     kind = f": {ast.unparse(child.returns)}" if child.returns else ""
-                    attributes.append(f"- `{child.name}{kind}`" + (f": {escape(text)}" if text else ""))
+                    attributes.append(f"- `{child.name}{kind}`"
+                                      + (f": {escape(text)}" if text else ""))
             elif is_public(child.name) and ast.get_docstring(child):
                 methods[child.name] = child
     if attributes:

@@ -2,8 +2,8 @@
 
 `lib` is the shared library: the file that the environment variable
 QUASHDB_LIBRARY names, else the one inside this package, loaded by the first
-call: quashdb.kv does without it. ctypes releases the GIL during every call. Nothing here checks arguments: ctypes wraps integers
-that are too large, so callers check ranges before.
+call: quashdb.kv does without it. ctypes releases the GIL during every call. Nothing here
+checks arguments: ctypes wraps integers that are too large, so callers check ranges before.
 """
 
 from __future__ import annotations

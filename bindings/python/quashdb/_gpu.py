@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from quashdb import _ffi
 
 Devices = int | Sequence[int] | Literal["all"]
@@ -15,13 +17,13 @@ def gpu_options(device: Devices, budget_bytes: int) -> _ffi.GpuOptions:
     options = _ffi.GpuOptions(
         struct_size=ctypes.sizeof(_ffi.GpuOptions), budget_bytes=budget_bytes
     )
-    if isinstance(device, str):
+    if isinstance(device, int | np.integer):
+        options.device = int(device)
+    elif isinstance(device, str):
         if device != "all":
             raise ValueError(f"device is {device!r}, expected ordinals or 'all'")
         options.device = _ffi.GPU_ALL
-    elif isinstance(device, Sequence):
+    else:
         options.devices = (ctypes.c_int * len(device))(*device)
         options.num_devices = len(device)
-    else:
-        options.device = device
     return options

@@ -197,7 +197,8 @@ class Database:
         """The collection, created with these options, as create_collection(),
         if there is none. Raises ExistsError if there is one that differs from
         an option given, or lacks a field given; fields it has besides do not
-        matter. partition_rows None is not given. Without dim a missing collection raises NotFoundError."""
+        matter. partition_rows None is not given. Without dim a missing collection
+        raises NotFoundError."""
         given = {
             "dim": dim,
             "metric": metric,

@@ -64,7 +64,7 @@ class Shards:
         asked = actor.started.remote()
         ready, _ = ray.wait([asked], timeout=self.timeout_s)
         if not ready:
-            offered: Any = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            offered: Any = ray.cluster_resources()
             raise StorageError(
                 f"shard {shard} was not started within {self.timeout_s} s: it needs a node with "
                 f"{resources or 'nothing special'}, the cluster has {offered}"
