@@ -1,4 +1,6 @@
 // Results: filled from hits, read by the caller.
+#include <algorithm>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -29,23 +31,26 @@ class IdReader {
   std::unordered_map<uint32_t, std::pair<IdColumn, Pin>> columns_;
 };
 
-Status AppendIncludes(const Collection& collection, const Snapshot& snapshot, const Hit& hit,
-                      quash_result* result) {
-  if (result->include & QUASH_INCLUDE_VECTORS) {
-    const size_t at = result->vectors.size();
-    result->vectors.resize(at + result->dim);
-    QUASH_RETURN_IF_ERROR(
-        ReadVector(snapshot, hit.segment, hit.row, result->vectors.data() + at));
-  }
-  if (result->include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
-    Record record;
-    QUASH_RETURN_IF_ERROR(collection.ReadRecord(snapshot, {hit.segment, hit.row}, &record));
-    if (result->include & QUASH_INCLUDE_METADATA) {
-      result->metadata.push_back(FormatMetadata(*snapshot.spec, record.values));
+// Metadata and documents, in the order of `hits`.
+Status AppendRecords(const Collection& collection, const Snapshot& snapshot,
+                     std::span<const Hit> hits, quash_result* result) {
+  constexpr size_t kAtOnce = 1024;
+  std::vector<Collection::Location> rows;
+  std::vector<Record> records;
+  for (size_t begin = 0; begin < hits.size(); begin += kAtOnce) {
+    rows.clear();
+    for (const Hit& hit : hits.subspan(begin, std::min(kAtOnce, hits.size() - begin))) {
+      rows.push_back({hit.segment, hit.row});
     }
-    if (result->include & QUASH_INCLUDE_DOCUMENTS) {
-      result->documents.emplace_back();
-      if (record.has_document) result->documents.back() = std::move(record.document);
+    QUASH_RETURN_IF_ERROR(collection.ReadRecords(snapshot, rows, &records));
+    for (Record& record : records) {
+      if (result->include & QUASH_INCLUDE_METADATA) {
+        result->metadata.push_back(FormatMetadata(*snapshot.spec, record.values));
+      }
+      if (result->include & QUASH_INCLUDE_DOCUMENTS) {
+        result->documents.emplace_back();
+        if (record.has_document) result->documents.back() = std::move(record.document);
+      }
     }
   }
   return Status();
@@ -89,9 +94,15 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
         result->string_ids.emplace_back(ids->string(hit.row));
       }
       if (with_scores) result->scores.push_back(hit.score);
-      if (include != 0) {
-        QUASH_RETURN_IF_ERROR(AppendIncludes(collection, snapshot, hit, result));
+      if (include & QUASH_INCLUDE_VECTORS) {
+        const size_t at = result->vectors.size();
+        result->vectors.resize(at + result->dim);
+        QUASH_RETURN_IF_ERROR(
+            ReadVector(snapshot, hit.segment, hit.row, result->vectors.data() + at));
       }
+    }
+    if (include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
+      QUASH_RETURN_IF_ERROR(AppendRecords(collection, snapshot, of_query, result));
     }
     rows += of_query.size();
     result->offsets.push_back(rows);

@@ -74,9 +74,10 @@ class Collection {
   virtual Status Find(const Snapshot& snapshot, std::span<const Id> ids,
                       std::vector<Location>* out) const = 0;
 
-  // Stored record of a row of `snapshot`; fields of a row without metadata
-  // are null.
-  virtual Status ReadRecord(const Snapshot& snapshot, Location location, Record* out) const = 0;
+  // Stored records of rows of `snapshot`, in the order of `rows`; fields of a row
+  // without metadata are null. Rows near each other are read together.
+  virtual Status ReadRecords(const Snapshot& snapshot, std::span<const Location> rows,
+                             std::vector<Record>* out) const = 0;
 
   virtual Status Stats(quash_collection_info* out) const = 0;
 

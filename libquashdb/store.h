@@ -103,7 +103,7 @@ class Store : public std::enable_shared_from_this<Store> {
 
   Access access_ = Access::kReadWrite;
   bool in_memory_ = false;
-  std::unique_ptr<rocksdb::Env> memory_env_;
+  std::unique_ptr<rocksdb::Env> env_;
   std::shared_ptr<ErrorLatch> latch_;
   std::shared_ptr<rocksdb::Cache> block_cache_;
   std::unique_ptr<rocksdb::DB> db_;

@@ -43,7 +43,8 @@ class StoredCollection final : public Collection {
   Status SetWidths(const SearchWidths& widths) override;
   Status Find(const Snapshot& snapshot, std::span<const Id> ids,
               std::vector<Location>* out) const override;
-  Status ReadRecord(const Snapshot& snapshot, Location location, Record* out) const override;
+  Status ReadRecords(const Snapshot& snapshot, std::span<const Location> rows,
+                     std::vector<Record>* out) const override;
   Status Stats(quash_collection_info* out) const override;
   Status AttachGpu(std::shared_ptr<GpuGroup> gpu) override;
 

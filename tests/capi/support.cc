@@ -162,7 +162,7 @@ namespace {
     }                                                               \
   } while (0)
 
-void AppendRows(const quash_result* page, uint32_t dim, std::string* dump) {
+void AppendRows(const quash_result* page, uint32_t dim, Vectors form, std::string* dump) {
   const int64_t* int_ids = quash_result_int_ids(page);
   const float* vectors = quash_result_vectors(page);
   const size_t rows = quash_result_offsets(page)[1];
@@ -172,12 +172,17 @@ void AppendRows(const quash_result* page, uint32_t dim, std::string* dump) {
         "{} {} {}",
         int_ids != nullptr ? std::to_string(int_ids[row]) : quash_result_string_id(page, row),
         quash_result_metadata(page, row), document ? document : "NULL");
-    for (uint32_t i = 0; i < dim; ++i) *dump += fmt::format(" {}", vectors[row * dim + i]);
+    if (form == Vectors::kBytes) {
+      dump->append(1, ' ').append(reinterpret_cast<const char*>(vectors + row * dim),
+                                  dim * sizeof(float));
+    } else {
+      for (uint32_t i = 0; i < dim; ++i) *dump += fmt::format(" {}", vectors[row * dim + i]);
+    }
     *dump += '\n';
   }
 }
 
-quash_status DumpCollection(quash_collection* collection, std::string* dump) {
+quash_status DumpCollection(quash_collection* collection, Vectors form, std::string* dump) {
   char* text = nullptr;
   RETURN_IF_NOT_OK(quash_collection_describe(collection, &text));
   *dump += std::string(text) + "\n";
@@ -195,13 +200,13 @@ quash_status DumpCollection(quash_collection* collection, std::string* dump) {
     RETURN_IF_NOT_OK(quash_iterator_next(iterator, 1000, &page));
     const Result owned_page(page);
     if (quash_result_offsets(page)[1] == 0) return QUASH_OK;
-    AppendRows(page, info.dim, dump);
+    AppendRows(page, info.dim, form, dump);
   }
 }
 
 }  // namespace
 
-quash_status TryDump(quash_db* db, std::string* dump) {
+quash_status TryDump(quash_db* db, std::string* dump, Vectors form) {
   dump->clear();
   char* text = nullptr;
   RETURN_IF_NOT_OK(quash_collection_list(db, &text));
@@ -211,7 +216,7 @@ quash_status TryDump(quash_db* db, std::string* dump) {
     quash_collection* collection = nullptr;
     RETURN_IF_NOT_OK(quash_collection_open(db, name.c_str(), &collection));
     const Collection owned(collection);
-    RETURN_IF_NOT_OK(DumpCollection(collection, dump));
+    RETURN_IF_NOT_OK(DumpCollection(collection, form, dump));
   }
   return QUASH_OK;
 }

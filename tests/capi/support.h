@@ -125,9 +125,12 @@ uint64_t Count(quash_collection* collection, const char* filter = nullptr);
 // The score as quashdb.h defines it, in double.
 double ExactScore(quash_metric metric, const float* query, const float* vector, size_t dim);
 
-// Everything a reader can see of the database, as text.
+// Everything a reader can see of the database, as text; vectors as their bytes where
+// time matters.
+enum class Vectors { kText, kBytes };
 std::string Dump(quash_db* db);
-quash_status TryDump(quash_db* db, std::string* dump);  // may be used outside of tests
+quash_status TryDump(quash_db* db, std::string* dump,
+                     Vectors form = Vectors::kText);  // may be used outside of tests
 
 // Checks at the end of its scope that a database is what it was.
 class Unchanged {
@@ -159,6 +162,7 @@ class Child {
   int pid_ = -1;
   int input_ = -1;
   int output_ = -1;
+  std::string unread_;  // of its output
   bool waited_ = false;
   int exit_code_ = 0;
 };
@@ -166,5 +170,11 @@ class Child {
 // Plays the role in argv, if there is one, and gives the exit code. Every test
 // program has its own.
 std::optional<int> RunChildRole(int argc, char** argv);
+
+// From here on children are forked from a process that has this program loaded and
+// has done nothing yet, instead of loading it again. To be called first in main();
+// afterwards one thread may use Child at a time.
+using ChildRole = std::optional<int> (*)(int argc, char** argv);
+void StartForkServer(ChildRole role);
 
 }  // namespace capi_test

@@ -86,7 +86,7 @@ Report WriteAndKill(const std::string& path, uint64_t seed, int64_t next, std::m
   if (random() % 4 == 0) {
     usleep(random() % 60000);  // while it opens, often
   } else {
-    const uint64_t batches = random() % 40;
+    const uint64_t batches = random() % 24;
     for (uint64_t i = 0; i < 2 * batches; ++i) {
       const std::string line = child.ReadLine();
       REQUIRE_FALSE(line.empty());

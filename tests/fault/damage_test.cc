@@ -55,7 +55,7 @@ TEST_CASE("truncated, missing and foreign files are found out or do no harm") {
       CAPTURE(file.string());
       CAPTURE(damage.first);
       CopyDatabase(original.path, path);
-      WriteFile(path / file, damage.second(bytes));
+      ReplaceFile(path / file, damage.second(bytes));
       const Finding finding = prober.Probe(path);
       CheckFinding(finding);
       ++(finding.outcome == "same" ? harmless : found);
@@ -70,7 +70,7 @@ TEST_CASE("truncated, missing and foreign files are found out or do no harm") {
     }
     // Being refused, it has not been "repaired": with its file back it is whole.
     if (missing.outcome.starts_with("refused")) {
-      WriteFile(path / file, bytes);
+      ReplaceFile(path / file, bytes);
       CHECK(prober.Probe(path).outcome == "same");
     }
   }
@@ -123,7 +123,7 @@ TEST_CASE("flipped bits, cuts and noise in every file are found out or do no har
     CAPTURE(seed);
     CAPTURE(file.string());
     CopyDatabase(original.path, path);
-    WriteFile(path / file, damaged);
+    ReplaceFile(path / file, damaged);
     const Finding finding = prober.Probe(path);
     CheckFinding(finding);
     ++tried;

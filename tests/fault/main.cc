@@ -1,9 +1,15 @@
 // Runs the fault tests. --cycles, --images, --flips, --records, --io-failures,
 // --allocations and --disks N make them longer than in ctest (options.h), --seed S
 // repeats a run, --seconds N ends it early and well, with the counts it has reached.
+// Databases are made in memory (/dev/shm) unless TMPDIR says where: a killed process
+// loses what it had not written, wherever files are, and what a power cut loses is
+// worked out from the calls themselves.
 #define DOCTEST_CONFIG_IMPLEMENT
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "tests/capi/support.h"
@@ -23,10 +29,23 @@ bool HasTime() {
   return seconds == 0 || Clock::now() - start < std::chrono::seconds(seconds);
 }
 
+namespace {
+
+void WorkInMemory() {
+  constexpr const char* kMemory = "/dev/shm";
+  std::error_code error;
+  const auto space = std::filesystem::space(kMemory, error);
+  if (error || space.available < uint64_t{1} << 30 || access(kMemory, W_OK) != 0) return;
+  setenv("TMPDIR", kMemory, /*overwrite=*/0);
+}
+
+}  // namespace
 }  // namespace fault_test
 
 int main(int argc, char** argv) {
   if (const auto exit_code = capi_test::RunChildRole(argc, argv)) return *exit_code;
+  fault_test::WorkInMemory();
+  capi_test::StartForkServer(capi_test::RunChildRole);
   fault_test::Options& options = fault_test::options();
   for (int i = 1; i + 1 < argc; ++i) {
     const std::string name = argv[i];

@@ -23,12 +23,14 @@ void WriteFile(const fs::path& path, const std::string& bytes) {
 }
 
 Original::Original(const TempDir& dir) : path(dir / "original.qdb"), dump(dir / "dump") {
+  constexpr uint64_t kSeed = 3;  // with partitions, and not larger than need be
+  static_assert(SizeOf(kSeed) == Size::kListed);
   const Db db = capi_test::Open(path);
   REQUIRE_OK(CreateCollections(db.get()));
   Collections collections;
   REQUIRE_OK(OpenCollections(db.get(), &collections));
   for (int64_t number = 0; number < 60; ++number) {
-    REQUIRE_OK(Apply(db.get(), collections, /*seed=*/7, MakeBatch(7, number)));
+    REQUIRE_OK(Apply(db.get(), collections, kSeed, MakeBatch(kSeed, number)));
     if (number == 45) REQUIRE_OK(quash_compact(db.get()));  // finishes partition indexes
   }
   quash_collection_info info = {};
@@ -37,7 +39,9 @@ Original::Original(const TempDir& dir) : path(dir / "original.qdb"), dump(dir / 
   REQUIRE(info.lists > 0);
   REQUIRE(info.tail_rows > 0);
   FreeCollections(collections);
-  WriteFile(dump, capi_test::Dump(db.get()));
+  std::string contents;
+  REQUIRE_OK(capi_test::TryDump(db.get(), &contents, capi_test::Vectors::kBytes));
+  WriteFile(dump, contents);
 }
 
 Finding Prober::Probe(const std::string& path) {
@@ -76,7 +80,22 @@ void CheckFinding(const Finding& finding, bool may_differ) {
 
 void CopyDatabase(const std::string& from, const std::string& to) {
   fs::remove_all(to);
-  fs::copy(from, to, fs::copy_options::recursive);
+  fs::create_directory(to);
+  for (const auto& entry : fs::recursive_directory_iterator(from)) {
+    const fs::path copy = to / fs::relative(entry.path(), from);
+    if (entry.is_directory()) {
+      fs::create_directory(copy);
+    } else if (entry.path().extension() == ".sst") {
+      fs::create_hard_link(entry.path(), copy);
+    } else {
+      fs::copy_file(entry.path(), copy);
+    }
+  }
+}
+
+void ReplaceFile(const fs::path& path, const std::string& bytes) {
+  fs::remove(path);
+  WriteFile(path, bytes);
 }
 
 }  // namespace fault_test

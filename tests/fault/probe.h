@@ -47,6 +47,9 @@ class Prober {
 //   may_differ  or other contents, where they had no checksum
 void CheckFinding(const Finding& finding, bool may_differ = false);
 
+// Tables are linked, since nobody writes into a table that is there: a copy that did
+// would show in every later one. ReplaceFile() gives a copy one of its own.
 void CopyDatabase(const std::string& from, const std::string& to);
+void ReplaceFile(const std::filesystem::path& path, const std::string& bytes);
 
 }  // namespace fault_test

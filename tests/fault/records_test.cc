@@ -52,6 +52,17 @@ struct Value {
   std::string family, key, bytes;
 };
 
+// A partition index whose head or centroids cannot be read is left out when its
+// collection is loaded, and the writer makes it anew from the rows, perhaps before
+// anyone has asked. Lists are read by searches and by verification; a damaged one
+// stays, and is found.
+bool IsRemade(const Value& value) {
+  constexpr size_t kKindAt = 5;  // FORMAT.md, "Parts"
+  constexpr char kCentroids = 10;
+  if (value.family == "lists") return value.bytes.at(kKindAt) == kCentroids;
+  return value.family == "catalog" && value.key.size() == 5 && value.key[4] == 'p';
+}
+
 std::vector<Value> ReadValues(const std::string& path) {
   const Database database(path);
   std::vector<Value> values;
@@ -124,6 +135,7 @@ TEST_CASE("changed values are found out or do no harm") {
     if (changed == value.bytes) continue;
     ++tried;
     const bool is_unchecked = IsUnchecked(value.family, value.bytes);
+    const bool is_remade = IsRemade(value);
     value.bytes = changed;
     CAPTURE(value.family);
     CopyDatabase(original.path, path);
@@ -132,16 +144,12 @@ TEST_CASE("changed values are found out or do no harm") {
     CheckFinding(finding, is_unchecked);
     INFO("outcome: ", finding.outcome, ", verify: ", finding.verify);
     const bool is_seen = finding.outcome != "same" || finding.verify != "QUASH_OK";
-    // An index that cannot be read is made anew from the rows, before anyone may look.
-    const bool is_derived =
-        value.family == "lists" ||
-        (value.family == "catalog" && value.key.size() == 5 && value.key[4] == 'p');
-    if (!is_unchecked && !is_derived) CHECK(is_seen);
+    if (!is_unchecked && !is_remade) CHECK(is_seen);
     ++(is_seen && finding.outcome != "loss" ? found : unseen);
   }
   CHECK(found > 0);
   MESSAGE(tried, " values changed: ", found, " found, ", unseen,
-          " unseen, all of them without a checksum of ours or derived from others");
+          " unseen, all of them without a checksum of ours, or of an index made anew");
 }
 
 void Remove(const std::string& path, const Value& value) {

@@ -180,7 +180,7 @@ std::string Probe(const std::string& path, const std::string& expected) {
       OpenPath(path.c_str(), QUASH_OPEN_READWRITE, QUASH_DURABILITY_NORMAL, &db);
   if (opened != QUASH_OK) return "refused " + Outcome(opened);
   std::string dump;
-  const quash_status read = TryDump(db, &dump);
+  const quash_status read = TryDump(db, &dump, Vectors::kBytes);
   const std::string line = read != QUASH_OK   ? "failed " + Outcome(read)
                            : dump == expected ? "same"
                                               : "loss";

@@ -3,20 +3,41 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <cinttypes>
+#include <cstdio>
 #include <random>
 
 namespace fault_test {
 namespace {
 
-constexpr int64_t kIdSpan = 4000;  // upserts and deletes hit ids below it
 constexpr int64_t kBuckets = 50;
+constexpr uint64_t kPartitionRows = 1000;  // the least: soon there is an index
 
 int64_t BucketOf(Origin origin) { return (origin.batch * 31 + origin.row) % kBuckets; }
 
-std::mt19937_64 RandomOf(uint64_t seed, int64_t number) {
-  std::seed_seq sequence{seed, static_cast<uint64_t>(number)};
-  return std::mt19937_64(sequence);
+std::string MetadataOf(Origin origin) {
+  return fmt::format(R"({{"batch":{},"row":{},"bucket":{}}})", origin.batch, origin.row,
+                     BucketOf(origin));
+}
+
+// Ids below it are hit by upserts and deletes.
+int64_t IdSpan(Size size) {
+  switch (size) {
+    case Size::kSmall:
+      return 400;
+    case Size::kListed:
+      return 1600;
+    default:
+      return 4000;
+  }
+}
+
+// splitmix64: a good start from any two numbers, in a few nanoseconds.
+uint64_t Mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+  x = (x ^ x >> 27) * 0x94d049bb133111eb;
+  return x ^ x >> 31;
 }
 
 quash_status Write(quash_collection* collection, uint64_t seed, const Batch& batch,
@@ -28,8 +49,7 @@ quash_status Write(quash_collection* collection, uint64_t seed, const Batch& bat
     const auto vector = VectorOf(seed, origin);
     vectors.insert(vectors.end(), vector.begin(), vector.end());
     names.push_back(NameOf(batch.ids[i]));
-    metadata.push_back(fmt::format(R"({{"batch":{},"row":{},"bucket":{}}})", origin.batch,
-                                   origin.row, BucketOf(origin)));
+    metadata.push_back(MetadataOf(origin));
     documents.push_back(DocumentOf(origin));
   }
   const auto pointers = [](const std::vector<std::string>& texts) {
@@ -59,12 +79,14 @@ quash_status Write(quash_collection* collection, uint64_t seed, const Batch& bat
 bool TakeRows(const quash_result* page, uint64_t seed, bool string_ids, RowOrigins* rows) {
   const size_t n = quash_result_offsets(page)[1];
   for (size_t i = 0; i < n; ++i) {
-    const auto metadata =
-        nlohmann::json::parse(quash_result_metadata(page, i), nullptr, /*allow_exceptions=*/false);
-    if (!metadata.is_object() || !metadata.contains("batch") || !metadata.contains("row")) {
+    // Where it says to come from; then all of it must be as it is from there.
+    const char* metadata = quash_result_metadata(page, i);
+    Origin origin = {};
+    if (std::sscanf(metadata, R"({"batch":%)" SCNd64 R"(,"row":%)" SCNd64, &origin.batch,
+                    &origin.row) != 2 ||
+        metadata != MetadataOf(origin)) {
       return false;
     }
-    const Origin origin = {metadata["batch"], metadata["row"]};
     int64_t id;
     if (string_ids) {
       const std::string name = quash_result_string_id(page, i);
@@ -134,12 +156,13 @@ quash_status Delete(quash_collection* collection, const Batch& batch, bool strin
 }  // namespace
 
 std::vector<float> VectorOf(uint64_t seed, Origin origin) {
-  std::seed_seq sequence{seed, static_cast<uint64_t>(origin.batch),
-                         static_cast<uint64_t>(origin.row)};
-  std::minstd_rand random(sequence);
-  std::uniform_real_distribution<float> uniform(-1, 1);
+  uint64_t state = Mix(Mix(Mix(seed) + static_cast<uint64_t>(origin.batch)) +
+                       static_cast<uint64_t>(origin.row));
   std::vector<float> vector(kDim);
-  for (float& x : vector) x = uniform(random);
+  for (float& x : vector) {
+    state = Mix(state);
+    x = static_cast<float>(static_cast<int64_t>(state) >> 40) * 0x1p-23f;  // -1 to 1
+  }
   return vector;
 }
 
@@ -148,9 +171,17 @@ std::string DocumentOf(Origin origin) {
 }
 
 Batch MakeBatch(uint64_t seed, int64_t number) {
-  std::mt19937_64 random = RandomOf(seed, number);
+  const Size size = SizeOf(seed);
   Batch batch;
   batch.number = number;
+  if (size == Size::kListed && number == 1) {
+    batch.kind = Batch::Kind::kUpsert;
+    for (uint64_t id = 0; id < kPartitionRows + kPartitionRows / 4; ++id) {
+      batch.ids.push_back(static_cast<int64_t>(id));
+    }
+    return batch;
+  }
+  std::mt19937_64 random(Mix(Mix(seed) + static_cast<uint64_t>(number)));
   const uint64_t dice = random() % 100;
   if (dice < 4) {
     batch.kind = Batch::Kind::kCompact;
@@ -161,7 +192,8 @@ Batch MakeBatch(uint64_t seed, int64_t number) {
     batch.bucket = static_cast<int64_t>(random() % kBuckets);
   } else {
     // Mostly small, at times enough to seal a segment.
-    const size_t rows = random() % 20 == 0 ? 500 + random() % 2500 : 1 + random() % 60;
+    const bool is_large = size == Size::kLarge && random() % 20 == 0;
+    const size_t rows = is_large ? 500 + random() % 2500 : 1 + random() % 60;
     if (dice < 30) {
       batch.kind = Batch::Kind::kAdd;  // ids of its own
       for (size_t i = 0; i < rows; ++i) {
@@ -169,7 +201,7 @@ Batch MakeBatch(uint64_t seed, int64_t number) {
       }
     } else {
       batch.kind = dice < 80 ? Batch::Kind::kUpsert : Batch::Kind::kDelete;
-      const int64_t first = static_cast<int64_t>(random() % kIdSpan);
+      const int64_t first = static_cast<int64_t>(random() % IdSpan(size));
       const int64_t stride = 1 + static_cast<int64_t>(random() % 3);
       for (size_t i = 0; i < rows; ++i) {
         batch.ids.push_back(first + stride * static_cast<int64_t>(i));
@@ -193,7 +225,7 @@ quash_status CreateCollections(quash_db* db) {
   options.rerank = QUASH_RERANK_F32;
   options.fields = fields;
   options.num_fields = 3;
-  options.partition_rows = 1000;  // the least: soon there is an index, made beside the writes
+  options.partition_rows = kPartitionRows;
   const quash_status status = quash_collection_create(db, "numbers", &options, nullptr);
   if (status != QUASH_OK) return status;
   options.metric = QUASH_METRIC_IP;

@@ -20,6 +20,17 @@ struct Origin {
   bool operator==(const Origin&) const = default;
 };
 
+// How much is written, by the seed. The files are of the same kinds; what differs is
+// what it takes to look through them.
+//   kSmall   some hundred rows
+//   kListed  "numbers" is partitioned from batch 1 on; seeds 3 of every 8
+//   kLarge   some thousand rows in each collection, both partitioned, of which some are
+//            written by the thousand, so that segments fill up; seeds 7 of every 8
+enum class Size { kSmall, kListed, kLarge };
+constexpr Size SizeOf(uint64_t seed) {
+  return seed % 8 == 7 ? Size::kLarge : seed % 8 == 3 ? Size::kListed : Size::kSmall;
+}
+
 std::vector<float> VectorOf(uint64_t seed, Origin origin);
 std::string DocumentOf(Origin origin);
 
@@ -35,8 +46,8 @@ Batch MakeBatch(uint64_t seed, int64_t number);
 
 // The two collections written: "numbers" with int64 ids and float32 originals,
 // "names" with string ids and codes only; both are partitioned once they have a
-// thousand rows. Every batch but those of maintenance
-// goes to the one its number is assigned to.
+// thousand rows. Every batch but those of maintenance goes to the one its number is
+// assigned to.
 struct Collections {
   quash_collection* numbers = nullptr;
   quash_collection* names = nullptr;
