@@ -27,15 +27,15 @@ Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, cons
                     const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
                     std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
   const bool on_gpu = snapshot.gpu != nullptr && !probe.enabled();
+  const StagedSearch search = {snapshot, matching, probe, plan};
   if (on_gpu) {
     std::vector<size_t> open;
     QUASH_RETURN_IF_ERROR(SearchBatchOnGpu(snapshot, matching, queries, nq, plan, threads,
                                            hits->data(), counts, &open));
     if (open.size() < nq) {
       for (size_t q : open) {
-        QUASH_RETURN_IF_ERROR(SearchStagedTile(snapshot, matching, probe,
-                                               queries + q * snapshot.spec->dim, 1, plan, threads,
-                                               &(*hits)[q], counts));
+        QUASH_RETURN_IF_ERROR(SearchStagedTile(search, queries + q * snapshot.spec->dim, 1,
+                                               threads, &(*hits)[q], counts));
       }
       return Status();
     }
@@ -48,8 +48,8 @@ Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, cons
   std::vector<StagedCounts> tile_counts(tiles);
   QUASH_RETURN_IF_ERROR(ParallelFor(tiles, over_queries ? threads : 1, [&](size_t i) {
     const size_t first = i * tile;
-    return SearchStagedTile(snapshot, matching, probe, queries + first * snapshot.spec->dim,
-                            std::min(tile, nq - first), plan, over_queries ? 1 : threads,
+    return SearchStagedTile(search, queries + first * snapshot.spec->dim,
+                            std::min(tile, nq - first), over_queries ? 1 : threads,
                             hits->data() + first, &tile_counts[i]);
   }));
   for (const StagedCounts& one : tile_counts) counts->Add(one);

@@ -51,13 +51,10 @@ void CandidateSet::Reset(const PreparedQuery& query, const PrefixModel& model, c
   above_.clear();
 }
 
-// The error of an estimate comes from the part of the query across the row,
-// which shrinks as their cosine grows.
 void CandidateSet::UpdateFloor() {
   floor_ = kth_.threshold();
   if (!is_cosine_ || floor_ == -kInfinity) return;
-  const float cosine = std::clamp(floor_, 0.0f, 1.0f);
-  floor_ -= slack_ * std::sqrt(std::max(0.25f, 1 - cosine * cosine));
+  floor_ -= slack_ * CosineShrink(floor_);
 }
 
 float CandidateSet::threshold() const {

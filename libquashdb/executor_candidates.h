@@ -75,6 +75,11 @@ class CandidateSet {
   float threshold() const;
 
   void Push(const Survivor& survivor);
+  // Whether Push() would drop it, so that who asks can spare himself finding the row.
+  // complete() then says nothing.
+  bool Refuses(const Survivor& s) const {
+    return adaptive_ && s.estimate <= kth_.threshold() && Key(s) < floor_;
+  }
   void Merge(CandidateSet&& other);
 
   // Drops what is below the final bounds. Ascending rows.

@@ -116,6 +116,11 @@ PrefixModel MakePrefixModel(const Quantizer& quantizer, size_t planes, float que
   return model;
 }
 
+float CosineShrink(float cosine) {
+  const float clamped = std::clamp(cosine, 0.0f, 1.0f);
+  return std::sqrt(std::max(0.25f, 1 - clamped * clamped));
+}
+
 bool ScoreDirectly(const Snapshot& snapshot, const SearchPlan& plan, uint64_t matching_rows) {
   const uint64_t few = std::max<uint64_t>({256, 4 * plan.k, 2 * plan.widths.candidates});
   return matching_rows <= std::max<uint64_t>(few, snapshot.live_rows / 64);

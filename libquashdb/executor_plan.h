@@ -57,6 +57,10 @@ struct PrefixModel {
   float Margin(float sigmas) const { return sigmas * sigma < bound ? sigmas * sigma : bound; }
 };
 
+// What the errors of estimates of a cosine collection are multiplied by where the
+// cosine is about `cosine`: they come from the part of the query across the row.
+float CosineShrink(float cosine);
+
 // Model of the first `planes` planes (1, 2, or all bits for the full code, whose
 // mul and add stay 0) for a query of the given norm.
 //   lut_step, lut_bias  of its PlaneLut

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "kernels/dispatch.h"
+#include "libquashdb/segment_codes.h"
 
 namespace quash {
 namespace {
@@ -91,22 +92,13 @@ Status ScanCodes(const Snapshot& snapshot, const MatchingRows& matching,
   for (const BlockRange& range : ranges) {
     const Segment& segment = *snapshot.segments[range.segment].segment;
     const uint32_t* mask = matching.mask(range.segment);
-    ConstCodeArrays codes;
-    Pin pins[3];
-    QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-    if (layout.bits >= 2) {
-      QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane2, &codes, &pins[1]));
-    }
-    if (layout.bits >= 3) {
-      QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kRest, &codes, &pins[2]));
-    }
-    const float* scale = layout.bits == 1   ? codes.scale1
-                         : layout.bits == 2 ? codes.scale2
-                                            : codes.scale_full;
+    SegmentCodes codes;
+    QUASH_RETURN_IF_ERROR(codes.Read(segment, layout.bits));
+    const float* norm_sq = codes.arrays.norm_sq;
     for (uint32_t block = range.begin; block < range.end; ++block) {
       for (uint32_t word = mask[block]; word != 0; word &= word - 1) {
         const uint32_t row = block * kBlockRows + std::countr_zero(word);
-        GatherRowCode(layout, codes, row, row_code);
+        GatherRowCode(layout, codes.arrays, row, row_code);
         *bytes += layout.row_code_bytes() + sizeof(float);
         for (size_t q = 0; q < queries.size(); ++q) {
           const LevelQuery& level_query = queries[q].levels();
@@ -114,9 +106,9 @@ Status ScanCodes(const Snapshot& snapshot, const MatchingRows& matching,
                             static_cast<float>(kernels.code_dot(row_code, layout.bits,
                                                                 layout.plane_bytes(), levels,
                                                                 level_query.values));
-          const float unit = queries[q].gain() * scale[row];
+          const float unit = queries[q].gain() * codes.scale[row];
           float estimate = unit * dot;
-          if (codes.norm_sq != nullptr) estimate -= codes.norm_sq[row];
+          if (norm_sq != nullptr) estimate -= norm_sq[row];
           sets[q].Push({.estimate = estimate,
                         .unit = unit,
                         .dot1 = dot,

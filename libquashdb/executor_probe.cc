@@ -6,25 +6,33 @@
 
 #include "kernels/dispatch.h"
 #include "libquashdb/recall_curve.h"
+#include "libquashdb/segment_codes.h"
 
 namespace quash {
 namespace {
 
 constexpr size_t kChunkBlocks = 32;
-constexpr size_t kFirstChunkBlocks = 2;  // every row survives until there is a threshold
+constexpr size_t kFirstChunkBlocks = 1;  // every row survives until there is a threshold
 // With a filter the nearest matching rows lie farther away: up to so many times
 // the lists are probed.
 constexpr double kMostWidening = 16;
 // As kScanSigmas, against a k-th best that is nearly exact.
 constexpr float kProbeSigmas = 2.5f;
+constexpr size_t kCodesAhead = 6;  // whole codes on their way
 // Reading that share of all lists costs as much as reading all rows in order.
 constexpr double kMostOfAll = 0.5;
+// With a larger share of the rows in no list, an index in the making saves nothing.
+constexpr double kMostOutside = 0.25;
 
 struct Scratch {
   alignas(kAlignment) uint16_t sums[kChunkBlocks * kBlockRows];
   alignas(kAlignment) uint32_t rows[kChunkBlocks * kBlockRows];
   alignas(kAlignment) float scores[kChunkBlocks * kBlockRows];
 };
+
+void Prefetch(const uint8_t* data, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += kAlignment) __builtin_prefetch(data + i);
+}
 
 const uint32_t* AllRows() {
   static const std::vector<uint32_t> all(kChunkBlocks, ~uint32_t{0});
@@ -86,12 +94,10 @@ Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRow
   for (size_t s = indexed_segments_; s < snapshot.segments.size(); ++s) {
     rows_outside_ += snapshot.segments[s].live_rows;
   }
-}
-
-std::vector<bool> Probe::in_lists() const {
-  std::vector<bool> segments(snapshot_.segments.size());
-  std::fill_n(segments.begin(), indexed_segments_, true);
-  return segments;
+  if (plan.nprobe == 0 && static_cast<double>(rows_outside_) >
+                              kMostOutside * static_cast<double>(snapshot.live_rows)) {
+    index_ = nullptr;
+  }
 }
 
 size_t Probe::nprobe(size_t growth) const {
@@ -115,81 +121,161 @@ void Probe::PlaneThreshold(const PreparedQuery& query, const CandidateSet& set, 
   if (snapshot_.spec->metric != QUASH_METRIC_COSINE) {
     *add += margin;
   } else if (*threshold > -std::numeric_limits<float>::infinity()) {
-    const float cosine = std::clamp(*threshold, 0.0f, 1.0f);
-    *threshold -= margin * model.typical_scale * std::sqrt(std::max(0.25f, 1 - cosine * cosine));
+    *threshold -= margin * model.typical_scale * CosineShrink(*threshold);
   }
   *threshold -= 1e-6f * (std::fabs(*threshold) + query.offset());
 }
 
-Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
-                       size_t* chunk_blocks, CandidateSet* set, Counts* counts) const {
+// Not rows that were deleted or do not match, nor those of segments that are scanned too.
+Status Probe::FindRow(uint64_t slot, uint64_t* row, bool* found) const {
+  QUASH_RETURN_IF_ERROR(Locate(snapshot_, slot, row, found));
+  if (!*found) return Status();
+  const uint32_t* mask =
+      SegmentOf(*row) < indexed_segments_ ? matching_.mask(SegmentOf(*row)) : nullptr;
+  *found = mask != nullptr && (mask[RowOf(*row) / kBlockRows] >> RowOf(*row) % kBlockRows & 1) != 0;
+  return Status();
+}
+
+// Plane 1 of a run of blocks; `take` has the rows that reach the threshold so far.
+//   mask  [blocks] rows that count; null: all
+//   take  (number of the row in the run, survivor by plane 1 without its row)
+template <typename Prepare, typename Take>
+Status Probe::ScanPlane(const PreparedQuery& query, const ConstCodeArrays& codes, size_t blocks,
+                        const uint32_t* mask, const CandidateSet& set, size_t* chunk_blocks,
+                        const Prepare& prepare, const Take& take) const {
   static thread_local Scratch scratch;
   const CodeLayout& layout = snapshot_.quantizer->layout();
-  const int8_t* levels = snapshot_.quantizer->codebook().levels;
   const ScanKernels& kernels = Kernels();
-  ListRows rows;
-  Pin pin;
-  QUASH_RETURN_IF_ERROR(list.Read(&rows, &pin));
-  const float mul = query.lut().step, bias = query.lut().bias;
-  const float gain = query.gain();
-  const size_t blocks = NumBlocks(rows.rows);
-  const uint8_t* lut = query.lut().table;
+  const PlaneLut& lut = query.lut();
+  const uint8_t* table = lut.table;
   for (size_t begin = 0, n = 0; begin < blocks; begin += n) {
     n = std::min(*chunk_blocks, blocks - begin);
     *chunk_blocks = std::min(2 * *chunk_blocks, kChunkBlocks);
     const size_t first = begin * kBlockRows;
-    const float* norm_sq = rows.codes.norm_sq != nullptr ? rows.codes.norm_sq + first : nullptr;
-    const float* scale = rows.codes.scale1 + first;
+    const float* norm_sq = codes.norm_sq != nullptr ? codes.norm_sq + first : nullptr;
+    const float* scale = codes.scale1 + first;
     float threshold = 0, add = 0;
-    PlaneThreshold(query, *set, &threshold, &add);
-    kernels.plane_sums(rows.codes.plane1 + begin * layout.block_bytes(), n, layout.plane_bytes(),
-                       &lut, 1, scratch.sums, n * kBlockRows);
-    const size_t kept = kernels.collect(scratch.sums, scale, norm_sq, mul, add, AllRows(), n,
-                                        threshold, scratch.rows, scratch.scores);
+    PlaneThreshold(query, set, &threshold, &add);
+    kernels.plane_sums(codes.plane1 + begin * layout.block_bytes(), n, layout.plane_bytes(),
+                       &table, 1, scratch.sums, n * kBlockRows);
+    const size_t kept = kernels.collect(scratch.sums, scale, norm_sq, lut.step, add,
+                                        mask != nullptr ? mask + begin : AllRows(), n, threshold,
+                                        scratch.rows, scratch.scores);
+    for (size_t i = 0; i < std::min(kept, kCodesAhead); ++i) prepare(first + scratch.rows[i]);
     for (size_t i = 0; i < kept; ++i) {
+      if (i + kCodesAhead < kept) prepare(first + scratch.rows[i + kCodesAhead]);
       const uint32_t r = scratch.rows[i];
-      const size_t at = first + r;
-      if (at >= rows.rows) break;  // padding
-      // Rows that were deleted or do not match; those of segments that are scanned too.
-      uint64_t row = 0;
-      bool found = false;
-      QUASH_RETURN_IF_ERROR(Locate(snapshot_, rows.slots[at], &row, &found));
-      if (!found || SegmentOf(row) >= indexed_segments_) continue;
-      const uint32_t* mask = matching_.mask(SegmentOf(row));
-      if (mask == nullptr) continue;
-      if ((mask[RowOf(row) / kBlockRows] >> RowOf(row) % kBlockRows & 1) == 0) continue;
-      float dot = mul * scratch.sums[r] + bias;
-      float unit = gain * scale[r];
-      if (rows.row_codes != nullptr) {
-        const int32_t exact =
-            kernels.code_dot(rows.row_codes + at * layout.row_code_bytes(), layout.bits,
-                             layout.plane_bytes(), levels, query.levels().values);
-        dot = query.levels().scale * static_cast<float>(exact);
-        unit = gain * rows.scale_full[at];
-        ++counts->coded_rows;
-      }
-      float estimate = unit * dot;
-      if (norm_sq != nullptr) estimate -= norm_sq[r];
-      set->Push({.estimate = estimate, .unit = unit, .dot1 = dot, .row = row});
+      const float dot = lut.step * scratch.sums[r] + lut.bias;
+      QUASH_RETURN_IF_ERROR(
+          take(first + r, Survivor{.estimate = 0,
+                                   .unit = query.gain() * scale[r],
+                                   .dot1 = dot,
+                                   .row = 0}));
     }
   }
+  return Status();
+}
+
+// A survivor's estimate by its whole code.
+void Probe::ScoreCode(const PreparedQuery& query, const uint8_t* row_code, float scale,
+                      Survivor* survivor) const {
+  const CodeLayout& layout = snapshot_.quantizer->layout();
+  const int32_t dot =
+      Kernels().code_dot(row_code, layout.bits, layout.plane_bytes(),
+                         snapshot_.quantizer->codebook().levels, query.levels().values);
+  survivor->dot1 = query.levels().scale * static_cast<float>(dot);
+  survivor->unit = query.gain() * scale;
+}
+
+uint64_t Probe::PlaneBytes(size_t blocks) const {
+  const size_t floats = snapshot_.spec->metric == QUASH_METRIC_L2 ? 2 : 1;
+  return blocks * (snapshot_.quantizer->layout().block_bytes() +
+                   floats * kBlockRows * sizeof(float));
+}
+
+Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
+                       size_t* chunk_blocks, CandidateSet* set, Counts* counts) const {
+  const size_t code_bytes = snapshot_.quantizer->layout().row_code_bytes();
+  ListRows rows;
+  Pin pin;
+  QUASH_RETURN_IF_ERROR(list.Read(&rows, &pin));
+  const size_t blocks = NumBlocks(rows.rows);
   counts->rows += rows.rows;
-  counts->bytes += blocks * (layout.block_bytes() +
-                             kBlockRows * sizeof(float) * (rows.codes.norm_sq != nullptr ? 2 : 1));
+  counts->bytes += PlaneBytes(blocks);
+  const auto prepare = [&](size_t at) {
+    if (rows.row_codes == nullptr) return;
+    Prefetch(rows.row_codes + at * code_bytes, code_bytes);
+    __builtin_prefetch(rows.scale_full + at);
+  };
+  const auto take = [&](size_t at, Survivor survivor) -> Status {
+    if (at >= rows.rows) return Status();  // padding
+    if (rows.row_codes != nullptr) {
+      ScoreCode(query, rows.row_codes + at * code_bytes, rows.scale_full[at], &survivor);
+      ++counts->coded_rows;
+    }
+    survivor.estimate = survivor.unit * survivor.dot1;
+    if (rows.codes.norm_sq != nullptr) survivor.estimate -= rows.codes.norm_sq[at];
+    // Most survivors end here, before their slot is looked up.
+    if (set->Refuses(survivor)) return Status();
+    bool counted = false;
+    QUASH_RETURN_IF_ERROR(FindRow(rows.slots[at], &survivor.row, &counted));
+    if (counted) set->Push(survivor);
+    return Status();
+  };
+  return ScanPlane(query, rows.codes, blocks, nullptr, *set, chunk_blocks, prepare, take);
+}
+
+Status Probe::ScanOthers(const PreparedQuery& query, CandidateSet* set, Counts* counts) const {
+  static thread_local ScratchBuffer buffer;
+  const CodeLayout& layout = snapshot_.quantizer->layout();
+  auto* row_code = static_cast<uint8_t*>(buffer.Reserve(layout.row_code_bytes()));
+  size_t chunk_blocks = kFirstChunkBlocks;
+  for (size_t s = indexed_segments_; s < snapshot_.segments.size(); ++s) {
+    const uint32_t* mask = matching_.mask(s);
+    if (mask == nullptr) continue;
+    const Segment& segment = *snapshot_.segments[s].segment;
+    SegmentCodes codes;  // the other planes only if a row comes as far
+    QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane1, &codes.arrays, &codes.pins[0]));
+    counts->other_bytes += PlaneBytes(segment.num_blocks());
+    const float* norm_sq = codes.arrays.norm_sq;
+    const auto take = [&](size_t at, Survivor survivor) -> Status {
+      if (coded()) {
+        if (codes.scale == nullptr) QUASH_RETURN_IF_ERROR(codes.Read(segment, layout.bits));
+        GatherRowCode(layout, codes.arrays, at, row_code);
+        ScoreCode(query, row_code, codes.scale[at], &survivor);
+        ++counts->other_coded_rows;
+      }
+      survivor.estimate = survivor.unit * survivor.dot1;
+      if (norm_sq != nullptr) survivor.estimate -= norm_sq[at];
+      survivor.row = RowIndex(static_cast<uint32_t>(s), static_cast<uint32_t>(at));
+      set->Push(survivor);
+      return Status();
+    };
+    QUASH_RETURN_IF_ERROR(ScanPlane(query, codes.arrays, segment.num_blocks(), mask, *set,
+                                    &chunk_blocks, [](size_t) {}, take));
+  }
   return Status();
 }
 
 Status Probe::Scan(const PreparedQuery& query, size_t nprobe, CandidateSet* set,
                    Counts* counts) const {
   static thread_local std::vector<Centroids::Scored> nearest;
-  index_->centroids().Nearest({&query, 1}, nprobe, &nearest);
+  index_->centroids().Nearest({&query, 1}, nprobe, Centroids::Rank::kCodes, &nearest);
   size_t chunk_blocks = kFirstChunkBlocks;
-  for (const Centroids::Scored& one : nearest) {
-    const PartitionList* list = index_->lists()[one.list].get();
+  const auto list_of = [&](size_t i) {
+    return i < nearest.size() ? index_->lists()[nearest[i].list].get() : nullptr;
+  };
+  for (size_t i = 0; i < nearest.size(); ++i) {
+    // What leads to a list's rows is a chain of cache misses: its links are fetched while
+    // the lists before are scanned.
+    if (const PartitionList* after = list_of(i + 2); after != nullptr) after->FetchPlace();
+    if (const PartitionList* next = list_of(i + 1); next != nullptr) next->FetchRows();
+    const PartitionList* list = list_of(i);
     if (list == nullptr) continue;
     QUASH_RETURN_IF_ERROR(ScanList(*list, query, &chunk_blocks, set, counts));
   }
-  return Status();
+  // Last, as few of them compete with the rows of the nearest lists.
+  return ScanOthers(query, set, counts);
 }
 
 }  // namespace quash

@@ -1,5 +1,5 @@
-// Stage 1 of a search over a partition index: the first plane of the rows in the
-// lists nearest to a query.
+// Stage 1 of a search over a partition index: the rows in the lists nearest to a query,
+// and those that are in no list yet.
 #pragma once
 
 #include <cstddef>
@@ -20,8 +20,6 @@ class Probe {
   Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRows& matching);
 
   bool enabled() const { return index_ != nullptr; }
-  // [segments] Those whose rows are all in lists; the others are scanned as ever.
-  std::vector<bool> in_lists() const;
   uint64_t rows_outside() const { return rows_outside_; }  // live ones, of those segments
   // Lists that a query probes if k is `growth` times what was asked for.
   size_t nprobe(size_t growth) const;
@@ -34,17 +32,28 @@ class Probe {
   struct Counts {
     uint64_t rows = 0;        // of the lists
     uint64_t bytes = 0;       // of their planes
-    uint64_t coded_rows = 0;  // that passed, and were scored by whole codes
+    uint64_t coded_rows = 0;  // that passed, deleted ones included, and were scored by whole codes
+    uint64_t other_bytes = 0;  // of the segments outside, and
+    uint64_t other_coded_rows = 0;
   };
-  // Pushes what survives of the nearest `nprobe` lists to the query's set, which was
-  // reset for the model that coded() tells. Safe on several threads with different
-  // sets.
+  // Pushes what survives of the nearest `nprobe` lists, and of the segments that are not
+  // in lists, to the query's set, which was reset for the model that coded() tells. Safe
+  // on several threads with different sets.
   Status Scan(const PreparedQuery& query, size_t nprobe, CandidateSet* set, Counts* counts) const;
 
  private:
   // What a row's estimate by plane 1 has to reach, and what is added to its dot before.
   void PlaneThreshold(const PreparedQuery& query, const CandidateSet& set, float* threshold,
                       float* add) const;
+  Status FindRow(uint64_t slot, uint64_t* row, bool* found) const;
+  template <typename Prepare, typename Take>
+  Status ScanPlane(const PreparedQuery& query, const ConstCodeArrays& codes, size_t blocks,
+                   const uint32_t* mask, const CandidateSet& set, size_t* chunk_blocks,
+                   const Prepare& prepare, const Take& take) const;
+  void ScoreCode(const PreparedQuery& query, const uint8_t* row_code, float scale,
+                 Survivor* survivor) const;
+  uint64_t PlaneBytes(size_t blocks) const;
+  Status ScanOthers(const PreparedQuery& query, CandidateSet* set, Counts* counts) const;
   Status ScanList(const PartitionList& list, const PreparedQuery& query, size_t* chunk_blocks,
                   CandidateSet* set, Counts* counts) const;
 

@@ -164,11 +164,7 @@ Status Reranker::ScoreAdaptively(const std::vector<Survivor>& survivors, TopHits
   }
   kth.Finish();
   const float reach = kth.threshold() + query_.offset();
-  float shrink = 1;  // as in CandidateSet
-  if (is_cosine_) {
-    const float cosine = std::clamp(reach, 0.0f, 1.0f);
-    shrink = std::sqrt(std::max(0.25f, 1 - cosine * cosine));
-  }
+  const float shrink = is_cosine_ ? CosineShrink(reach) : 1;
   const auto drop_hopeless = [&](const PrefixModel& model) {
     const float margin = shrink * model.Margin(kRerankSigmas * widths_.margin_scale);
     std::erase_if(rest, [&](const Survivor& s) { return s.estimate + margin * s.unit < reach; });

@@ -4,6 +4,7 @@
 
 #include "kernels/dispatch.h"
 #include "libquashdb/executor_parallel.h"
+#include "libquashdb/segment_codes.h"
 
 namespace quash {
 namespace {
@@ -70,6 +71,12 @@ Status ScoreFromRerank(const Snapshot& snapshot, const PreparedQuery& query,
   const auto segment_of = [&](uint64_t row) -> const Segment& {
     return *snapshot.segments[SegmentOf(row)].segment;
   };
+  for (size_t i = 0; i < std::min(rows.size(), 2 * kPlacesAhead); ++i) {
+    segment_of(rows[i]).FetchPlaceOfRow(RowOf(rows[i]));
+  }
+  for (size_t i = 0; i < std::min(rows.size(), kPlacesAhead); ++i) {
+    segment_of(rows[i]).FetchOwnerOfRow(RowOf(rows[i]));
+  }
   for (size_t begin = 0; begin < rows.size(); begin += kRowsPinned) {
     const size_t end = std::min(begin + kRowsPinned, rows.size());
     for (size_t i = begin; i < end + kRowsAhead; ++i) {
@@ -102,26 +109,17 @@ Status ScoreFromCodes(const Snapshot& snapshot, const PreparedQuery& query,
   for (size_t begin = 0; begin < rows.size();) {
     const size_t end = begin + SegmentRun(rows, begin);
     const Segment& segment = *snapshot.segments[SegmentOf(rows[begin])].segment;
-    ConstCodeArrays codes;
-    Pin pins[3];
-    QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-    if (layout.bits >= 2) {
-      QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane2, &codes, &pins[1]));
-    }
-    if (layout.bits >= 3) {
-      QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kRest, &codes, &pins[2]));
-    }
-    const float* scale = layout.bits == 1   ? codes.scale1
-                         : layout.bits == 2 ? codes.scale2
-                                            : codes.scale_full;
+    SegmentCodes codes;
+    QUASH_RETURN_IF_ERROR(codes.Read(segment, layout.bits));
+    const float* norm_sq = codes.arrays.norm_sq;
     for (size_t i = begin; i < end; ++i) {
       const uint32_t row = RowOf(rows[i]);
-      GatherRowCode(layout, codes, row, row_code);
+      GatherRowCode(layout, codes.arrays, row, row_code);
       const int32_t dot =
           kernels.code_dot(row_code, layout.bits, layout.plane_bytes(), levels, level_query.values);
-      const float unit = query.gain() * scale[row];
+      const float unit = query.gain() * codes.scale[row];
       float internal = unit * (level_query.scale * static_cast<float>(dot));
-      if (codes.norm_sq != nullptr) internal -= codes.norm_sq[row];
+      if (norm_sq != nullptr) internal -= norm_sq[row];
       scores[i] = internal - query.offset();
       if (units != nullptr) units[i] = unit;
     }

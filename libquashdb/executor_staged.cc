@@ -39,12 +39,11 @@ struct Attempt {
 
 class Tile {
  public:
-  Tile(const Snapshot& snapshot, const MatchingRows& matching, const Probe& probe,
-       const SearchPlan& plan, size_t threads, StagedCounts* counts)
-      : snapshot_(snapshot),
-        matching_(matching),
-        probe_(probe),
-        plan_(plan),
+  Tile(const StagedSearch& search, size_t threads, StagedCounts* counts)
+      : snapshot_(search.snapshot),
+        matching_(search.matching),
+        probe_(search.probe),
+        plan_(search.plan),
         threads_(threads),
         counts_(counts) {}
 
@@ -62,7 +61,6 @@ class Tile {
   }
   Status Scan();
   Status ScanLists();
-  Status Recode(size_t q, bool has_survivors, CandidateSet* set) const;
   Status ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without);
   Status Repeat(size_t q);
   Status Rerank(size_t q, size_t threads, std::vector<Hit>* hits, bool* complete,
@@ -123,51 +121,29 @@ Status Tile::ScanOnCpu(size_t first, size_t nq, const std::vector<bool>* without
   return Status();
 }
 
-// The rows that are in no list yet, then the nearest lists of each query.
+// The nearest lists of each query, then the rows that are in no list yet.
 Status Tile::ScanLists() {
   const size_t nprobe = probe_.nprobe((k_ + plan_.k - 1) / plan_.k);
-  for (size_t q = 0; q < nq_; ++q) Reset(q, &work_.sets[q]);
-  const bool has_others = probe_.rows_outside() != 0;
-  if (has_others) {
-    const std::vector<bool> in_lists = probe_.in_lists();
-    QUASH_RETURN_IF_ERROR(ScanOnCpu(0, nq_, &in_lists));
-  }
   widths_.coded = probe_.coded();
   std::vector<Probe::Counts> counts(nq_);
   QUASH_RETURN_IF_ERROR(ParallelFor(nq_, std::min(threads_, nq_), [&](size_t q) {
+    const PreparedQuery& query = work_.queries[q];
     CandidateSet* set = &work_.sets[q];
-    if (widths_.coded) QUASH_RETURN_IF_ERROR(Recode(q, has_others, set));
-    return probe_.Scan(work_.queries[q], nprobe, set, &counts[q]);
+    ResetSet(snapshot_, plan_, query, widths_.coded ? query.full() : query.scanned(), widths_, k_,
+             set);
+    return probe_.Scan(query, nprobe, set, &counts[q]);
   }));
+  const size_t code_bytes = snapshot_.quantizer->layout().row_code_bytes();
   for (const Probe::Counts& one : counts) {
     counts_->probe.rows_in += one.rows;
     counts_->probe.bytes += one.bytes;
     counts_->probe.rows_out += one.coded_rows;
-    counts_->full_code.rows_in += one.coded_rows;
-    counts_->full_code.bytes += one.coded_rows * snapshot_.quantizer->layout().row_code_bytes();
+    counts_->plane_scan.bytes += one.other_bytes;
+    counts_->full_code.rows_in += one.coded_rows + one.other_coded_rows;
+    counts_->full_code.bytes += (one.coded_rows + one.other_coded_rows) * code_bytes;
   }
   counts_->probed_lists += nprobe * nq_;
   counts_->plane_scan.rows_in += nq_ * probe_.rows_outside();
-  return Status();
-}
-
-// Makes a set one of whole codes' estimates, with the survivors it has if any.
-Status Tile::Recode(size_t q, bool has_survivors, CandidateSet* set) const {
-  const PreparedQuery& query = work_.queries[q];
-  std::vector<uint64_t> rows;
-  if (has_survivors) {
-    for (const Survivor& survivor : set->Finish()) rows.push_back(survivor.row);
-  }
-  std::vector<float> scores(rows.size()), units(rows.size());
-  QUASH_RETURN_IF_ERROR(
-      ScoreFromCodes(snapshot_, query, rows, scores.data(), units.data()));
-  ResetSet(snapshot_, plan_, query, query.full(), widths_, k_, set);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    set->Push({.estimate = scores[i] + query.offset(),
-               .unit = units[i],
-               .dot1 = 0,
-               .row = rows[i]});
-  }
   return Status();
 }
 
@@ -285,19 +261,19 @@ void StagedCounts::Add(const StagedCounts& other) {
   if (gpu_note.empty()) gpu_note = other.gpu_note;
 }
 
-Status SearchStagedTile(const Snapshot& snapshot, const MatchingRows& matching,
-                        const Probe& probe, const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
-                        std::vector<Hit>* hits, StagedCounts* counts) {
-  Tile tile(snapshot, matching, probe, plan, threads, counts);
+Status SearchStagedTile(const StagedSearch& search, const float* queries, size_t nq,
+                        size_t threads, std::vector<Hit>* hits, StagedCounts* counts) {
+  const SearchPlan& plan = search.plan;
+  Tile tile(search, threads, counts);
   bool complete[kMaxTileQueries];
   QUASH_RETURN_IF_ERROR(tile.Run(queries, nq, {.k = plan.k}, hits, complete));
   const bool is_range = plan.min_score != -std::numeric_limits<double>::infinity();
   for (size_t q = 0; q < nq; ++q) {
     for (size_t k = plan.k; !complete[q];) {
       k *= 4;
-      const Attempt attempt{.k = k, .unbounded = is_range || k >= matching.count()};
+      const Attempt attempt{.k = k, .unbounded = is_range || k >= search.matching.count()};
       QUASH_RETURN_IF_ERROR(
-          tile.Run(queries + q * snapshot.spec->dim, 1, attempt, &hits[q], &complete[q]));
+          tile.Run(queries + q * search.snapshot.spec->dim, 1, attempt, &hits[q], &complete[q]));
     }
     counts->final.rows_out += hits[q].size();
   }

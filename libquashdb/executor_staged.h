@@ -24,14 +24,20 @@ struct StagedCounts {
 // Queries of one tile at most.
 inline constexpr size_t kMaxTileQueries = 128;
 
+// What the queries of a call share.
+struct StagedSearch {
+  const Snapshot& snapshot;
+  const MatchingRows& matching;
+  const Probe& probe;  // which rows are reached through lists
+  const SearchPlan& plan;
+};
+
 // Answers nq queries with shared passes over the planes.
 //   queries  [nq, dim], nq <= kMaxTileQueries
-//   probe    which rows are reached through lists
 //   threads  for block ranges of this tile
 //   hits     out, [nq]
 //   counts   added to
-Status SearchStagedTile(const Snapshot& snapshot, const MatchingRows& matching,
-                        const Probe& probe, const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
-                        std::vector<Hit>* hits, StagedCounts* counts);
+Status SearchStagedTile(const StagedSearch& search, const float* queries, size_t nq,
+                        size_t threads, std::vector<Hit>* hits, StagedCounts* counts);
 
 }  // namespace quash

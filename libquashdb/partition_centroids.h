@@ -29,23 +29,32 @@ class Centroids {
     float score;  // inner product, or 2 <q, c> - |c|^2 for L2: higher is nearer
     uint32_t list;
   };
+  // What ranks those that the scan of plane 1 leaves.
+  enum class Rank {
+    kVectors,
+    kCodes,  // whole codes, an eighth of the bytes; vectors where those say too little
+  };
   // The `n` nearest of each query, or all if there are fewer, best first. The scan
   // over codes may miss one that is nearly as near.
   //   queries  prepared for planes
   //   out      [queries.size()]
-  void Nearest(std::span<const PreparedQuery> queries, size_t n,
+  void Nearest(std::span<const PreparedQuery> queries, size_t n, Rank rank,
                std::vector<Scored>* out) const;
 
-  size_t memory_bytes() const { return run_->memory_bytes(); }
+  size_t memory_bytes() const { return run_->memory_bytes() + row_codes_.size(); }
 
  private:
   float Score(const PreparedQuery& query, uint32_t list) const;
+  float ScoreByCode(const PreparedQuery& query, uint32_t list) const;
 
   bool is_l2_;
   size_t dim_;
+  size_t bits_;
   size_t plane_bytes_;
+  LevelCodebook codebook_;
   std::unique_ptr<RowRun> run_;
   std::vector<uint32_t> valid_;  // mask of the rows there are, by block
+  std::vector<uint8_t> row_codes_;  // [n][bits][plane_bytes]; empty: ranked by vectors
 };
 
 }  // namespace quash

@@ -96,7 +96,8 @@ Status Assign(const Snapshot& snapshot, const Centroids& centroids, size_t n, si
       queries[i].Prepare(snapshot, vector.data(), 1, PreparedQuery::Against::kPlanes);
     }
     std::vector<Centroids::Scored> nearest[kRowsAtOnce];
-    centroids.Nearest(std::span<const PreparedQuery>(queries).first(count), 1, nearest);
+    centroids.Nearest(std::span<const PreparedQuery>(queries).first(count), 1,
+                      Centroids::Rank::kVectors, nearest);
     for (size_t i = 0; i < count; ++i) lists[first + i] = nearest[i][0].list;
     return Status();
   });

@@ -10,6 +10,7 @@
 #include "libquashdb/key.h"
 #include "libquashdb/measure.h"
 #include "libquashdb/row_reader.h"
+#include "libquashdb/segment_codes.h"
 #include "libquashdb/stored_database.h"
 
 namespace quash {
@@ -135,24 +136,17 @@ Status PartitionUpkeep::IndexRows() {
   for (uint32_t s = 0; s < snapshot_->segments.size() && rows.size() < most; ++s) {
     const SegmentView& view = snapshot_->segments[s];
     if (view.segment->is_tail() || view.segment->last_slot() < index_->indexed_slots()) continue;
-    ConstCodeArrays codes;
+    SegmentCodes codes;
     std::span<const uint64_t> slots;
-    Pin slots_pin, pins[3];
+    Pin slots_pin;
     QUASH_RETURN_IF_ERROR(view.segment->Slots(&slots, &slots_pin));
-    QUASH_RETURN_IF_ERROR(view.segment->Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-    const uint32_t bits = snapshot_->spec->bits;
-    if (bits >= 2) {
-      QUASH_RETURN_IF_ERROR(view.segment->Codes(SegmentPart::kPlane2, &codes, &pins[1]));
-    }
-    if (bits >= 3) {
-      QUASH_RETURN_IF_ERROR(view.segment->Codes(SegmentPart::kRest, &codes, &pins[2]));
-    }
+    QUASH_RETURN_IF_ERROR(codes.Read(*view.segment, snapshot_->spec->bits));
     for (uint32_t row = 0; row < view.segment->rows(); ++row) {
       if (slots[row] < index_->indexed_slots() || !IsLive(*snapshot_, RowIndex(s, row))) continue;
       rows.push_back(RowIndex(s, row));
-      sources.push_back({.codes = codes, .row = row, .slot = slots[row]});
+      sources.push_back({.codes = codes.arrays, .row = row, .slot = slots[row]});
     }
-    for (Pin& pin : pins) change.pins.push_back(std::move(pin));
+    for (Pin& pin : codes.pins) change.pins.push_back(std::move(pin));
     change.indexed_slots = view.segment->last_slot() + 1;
   }
   std::vector<uint32_t> lists(rows.size());
@@ -216,7 +210,7 @@ Status PartitionUpkeep::Restructure(std::span<const uint32_t> split,
     std::vector<PreparedQuery> centroid(1);
     centroid[0].Prepare(*snapshot_, old.vector(list), 1, PreparedQuery::Against::kPlanes);
     std::vector<Centroids::Scored> nearest;
-    old.Nearest(centroid, 1 + kNeighbours, &nearest);
+    old.Nearest(centroid, 1 + kNeighbours, Centroids::Rank::kVectors, &nearest);
     for (const Centroids::Scored& one : nearest) affected.insert(one.list);
     if (stop_ && stop_()) return Status(QUASH_CANCELLED, "stopped");
   }

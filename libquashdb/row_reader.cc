@@ -5,28 +5,19 @@
 
 #include "kernels/dispatch.h"
 #include "libquashdb/row_run.h"
+#include "libquashdb/segment_codes.h"
 
 namespace quash {
 namespace {
 
 Status DecodeRow(const Snapshot& snapshot, const Segment& segment, uint32_t row, float* vector) {
   const CodeLayout& layout = snapshot.quantizer->layout();
-  ConstCodeArrays codes;
-  Pin pins[3];
-  QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-  if (layout.bits >= 2) {
-    QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kPlane2, &codes, &pins[1]));
-  }
-  if (layout.bits >= 3) {
-    QUASH_RETURN_IF_ERROR(segment.Codes(SegmentPart::kRest, &codes, &pins[2]));
-  }
+  SegmentCodes codes;
+  QUASH_RETURN_IF_ERROR(codes.Read(segment, layout.bits));
   std::vector<uint8_t> row_code(layout.row_code_bytes());
   std::vector<float> scratch(snapshot.quantizer->scratch_floats());
-  GatherRowCode(layout, codes, row, row_code.data());
-  const float* scale = layout.bits == 1   ? codes.scale1
-                       : layout.bits == 2 ? codes.scale2
-                                          : codes.scale_full;
-  snapshot.quantizer->Decode(row_code.data(), scale + row, 1, scratch.data(), vector);
+  GatherRowCode(layout, codes.arrays, row, row_code.data());
+  snapshot.quantizer->Decode(row_code.data(), codes.scale + row, 1, scratch.data(), vector);
   return Status();
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "kernels/dispatch.h"
+#include "libquashdb/segment_codes.h"
 
 namespace quash {
 namespace {
@@ -146,19 +147,13 @@ void RowRun::AppendRow(const RowRun& from, size_t row) {
 }
 
 Status RowRun::AppendSegment(const Segment& from, const std::vector<uint32_t>& rows) {
-  ConstCodeArrays codes;
-  Pin pins[5];
-  QUASH_RETURN_IF_ERROR(from.Codes(SegmentPart::kPlane1, &codes, &pins[0]));
-  if (layout_.bits >= 2) {
-    QUASH_RETURN_IF_ERROR(from.Codes(SegmentPart::kPlane2, &codes, &pins[1]));
-  }
-  if (layout_.bits >= 3) {
-    QUASH_RETURN_IF_ERROR(from.Codes(SegmentPart::kRest, &codes, &pins[2]));
-  }
+  SegmentCodes codes;
+  Pin pins[2];
+  QUASH_RETURN_IF_ERROR(codes.Read(from, layout_.bits));
   IdColumn ids;
   std::span<const uint64_t> slots;
-  QUASH_RETURN_IF_ERROR(from.Ids(&ids, &pins[3]));
-  QUASH_RETURN_IF_ERROR(from.Slots(&slots, &pins[4]));
+  QUASH_RETURN_IF_ERROR(from.Ids(&ids, &pins[0]));
+  QUASH_RETURN_IF_ERROR(from.Slots(&slots, &pins[1]));
   std::vector<std::shared_ptr<const Column>> columns(spec_->fields.size());
   for (size_t f = 0; f < columns.size(); ++f) {
     QUASH_RETURN_IF_ERROR(from.MetadataColumn(f, &columns[f]));
@@ -175,7 +170,7 @@ Status RowRun::AppendSegment(const Segment& from, const std::vector<uint32_t>& r
       const size_t in_block = std::countr_zero(left);
       const size_t row = block * kBlockRows + in_block;
       const size_t to = next_row();
-      CopyRow(layout_, codes, row, codes_, to);
+      CopyRow(layout_, codes.arrays, row, codes_, to);
       if (rerank_row_bytes_ > 0) {
         std::memcpy(rerank_->data() + to * rerank_row_bytes_,
                     static_cast<const uint8_t*>(tier) + in_block * rerank_row_bytes_,

@@ -271,6 +271,7 @@ TEST_CASE("measuring finds lists and widths for a target, and keeps them") {
   REQUIRE_OK(quash_measure(c.get(), &options, &report));
   const auto check_kept = [&] {
     const nlohmann::json kept = Explain(c.get(), query.data());
+    CAPTURE(kept.dump());
     CHECK(kept.at("mode") == "partitions");
     CHECK(kept.at("recall_target") < 0.99);
     CHECK(kept.at("nprobe") == report.nprobe);
