@@ -15,17 +15,12 @@ Status Locate(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* foun
   const size_t index = static_cast<size_t>(after - first_slots.begin()) - 1;
   const Segment& segment = *snapshot.segments[index].segment;
   if (slot > segment.last_slot()) return Status();
-  size_t at = slot - segment.first_slot();
-  if (segment.last_slot() - segment.first_slot() + 1 != segment.rows()) {
-    Pin pin;
-    std::span<const uint64_t> slots;
-    QUASH_RETURN_IF_ERROR(segment.Slots(&slots, &pin));
-    const auto place = std::lower_bound(slots.begin(), slots.end(), slot);
-    if (place == slots.end() || *place != slot) return Status();
-    at = static_cast<size_t>(place - slots.begin());
-  }
-  *row = RowIndex(static_cast<uint32_t>(index), static_cast<uint32_t>(at));
+  auto at = static_cast<uint32_t>(slot - segment.first_slot());
   *found = true;
+  if (segment.last_slot() - segment.first_slot() + 1 != segment.rows()) {
+    QUASH_RETURN_IF_ERROR(segment.FindSlot(slot, &at, found));
+  }
+  *row = RowIndex(static_cast<uint32_t>(index), at);
   return Status();
 }
 

@@ -31,12 +31,10 @@ const char* KindName(PartKind kind) {
   return "part";
 }
 
-uint64_t Checksum(const AlignedBuffer& part) {
-  PartHeader header = HeaderOf(part);
+uint64_t Checksum(PartHeader header, std::string_view payload) {
   header.checksum = 0;
   const uint64_t of_header = XXH3_64bits(&header, sizeof(header));
-  return XXH3_64bits_withSeed(part.data() + sizeof(header), part.size() - sizeof(header),
-                              of_header);
+  return XXH3_64bits_withSeed(payload.data(), payload.size(), of_header);
 }
 
 Status Damaged(const PartName& name, const char* what) {
@@ -70,25 +68,33 @@ void SealPart(const PartName& name, uint32_t rows, uint32_t dim, uint32_t bits, 
   header.bits = static_cast<uint8_t>(bits);
   header.rerank = static_cast<uint8_t>(rerank);
   std::memcpy(part->data(), &header, sizeof(header));
-  header.checksum = Checksum(*part);
+  header.checksum = Checksum(header, part->view().substr(sizeof(header)));
   std::memcpy(part->data(), &header, sizeof(header));
 }
 
-Status OpenPart(std::string_view stored, const PartName& name, BufferRef* out) {
+Status CheckStoredPart(std::string_view stored, const PartName& name, PartHeader* header) {
   if (stored.size() < sizeof(PartHeader)) return Damaged(name, "shorter than its header");
-  const auto part = std::make_shared<AlignedBuffer>(stored.size());
-  std::memcpy(part->data(), stored.data(), stored.size());
-  const PartHeader& header = HeaderOf(*part);
-  if (header.magic != kMagic) return Damaged(name, "not a part");
-  if (header.version != kVersion) return Damaged(name, "unknown part version");
-  if (header.payload_bytes != stored.size() - sizeof(PartHeader)) {
+  std::memcpy(header, stored.data(), sizeof(PartHeader));
+  if (header->magic != kMagic) return Damaged(name, "not a part");
+  if (header->version != kVersion) return Damaged(name, "unknown part version");
+  if (header->payload_bytes != stored.size() - sizeof(PartHeader)) {
     return Damaged(name, "its length differs from its header");
   }
-  if (header.checksum != Checksum(*part)) return Damaged(name, "checksum mismatch");
-  if (header.kind != name.kind || header.collection != name.collection ||
-      header.number != name.number || header.item != name.item) {
+  if (header->checksum != Checksum(*header, stored.substr(sizeof(PartHeader)))) {
+    return Damaged(name, "checksum mismatch");
+  }
+  if (header->kind != name.kind || header->collection != name.collection ||
+      header->number != name.number || header->item != name.item) {
     return Damaged(name, "it names another part");
   }
+  return Status();
+}
+
+Status OpenPart(std::string_view stored, const PartName& name, BufferRef* out) {
+  PartHeader header;
+  QUASH_RETURN_IF_ERROR(CheckStoredPart(stored, name, &header));
+  const auto part = std::make_shared<AlignedBuffer>(stored.size());
+  std::memcpy(part->data(), stored.data(), stored.size());
   *out = part;
   return Status();
 }

@@ -79,7 +79,10 @@ struct PartName {
 void SealPart(const PartName& name, uint32_t rows, uint32_t dim, uint32_t bits, uint32_t rerank,
               AlignedBuffer* part);
 
-// Copies a stored value to aligned memory and checks header and checksum.
+// Checks header and checksum of a stored value where it lies.
+Status CheckStoredPart(std::string_view stored, const PartName& name, PartHeader* header);
+
+// Copies it to aligned memory, checked.
 Status OpenPart(std::string_view stored, const PartName& name, BufferRef* out);
 
 inline const PartHeader& HeaderOf(const AlignedBuffer& part) {

@@ -1,5 +1,6 @@
 #include "libquashdb/part_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace quash {
@@ -8,7 +9,21 @@ void PartCache::Admit(Slot* slot, std::shared_ptr<const void> data, uint64_t byt
                       Priority priority) {
   const std::lock_guard lock(mutex_);
   if (slot->data_.load(std::memory_order_relaxed) != nullptr) return;
-  if (!MakeRoom(bytes, priority)) return;
+  if (MakeRoom(bytes, priority)) Insert(slot, std::move(data), bytes, priority);
+}
+
+void PartCache::Replace(Slot* slot, std::shared_ptr<const void> data, uint64_t bytes,
+                        Priority priority) {
+  const std::lock_guard lock(mutex_);
+  const bool is_empty = slot->data_.load(std::memory_order_relaxed) == nullptr;
+  const uint64_t before = is_empty ? 0 : slot->bytes_;
+  if (!MakeRoom(bytes - std::min(bytes, before), priority)) return;
+  if (!is_empty) Evict(slot);
+  Insert(slot, std::move(data), bytes, priority);
+}
+
+void PartCache::Insert(Slot* slot, std::shared_ptr<const void> data, uint64_t bytes,
+                       Priority priority) {
   auto& list = resident_[static_cast<size_t>(priority)];
   slot->bytes_ = bytes;
   slot->priority_ = priority;

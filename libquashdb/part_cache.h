@@ -41,12 +41,15 @@ class PartCache {
   // Keeps `data` in an empty slot if the budget allows; the caller holds `data`
   // either way.
   void Admit(Slot* slot, std::shared_ptr<const void> data, uint64_t bytes, Priority priority);
+  // The same where something smaller may be in the slot; that stays if there is no room.
+  void Replace(Slot* slot, std::shared_ptr<const void> data, uint64_t bytes, Priority priority);
   void Remove(Slot* slot);
 
   uint64_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
   uint64_t budget_bytes() const { return budget_bytes_; }
 
  private:
+  void Insert(Slot* slot, std::shared_ptr<const void> data, uint64_t bytes, Priority priority);
   bool MakeRoom(uint64_t bytes, Priority priority);
   void Evict(Slot* slot);
 

@@ -1,6 +1,7 @@
 #include "libquashdb/stored_segment.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "libquashdb/key.h"
 
@@ -8,6 +9,9 @@ namespace quash {
 namespace {
 
 using Priority = PartCache::Priority;
+
+// Rows of a block of the tier that become resident one by one; with the next one all do.
+constexpr size_t kMostSingleRows = 8;
 
 Priority PriorityOf(SegmentPart part) {
   switch (part) {
@@ -30,6 +34,7 @@ StoredSegment::StoredSegment(SegmentContextRef context, const SegmentMeta& meta)
   collection_ = spec->number;
   dim_ = spec->dim;
   rerank_ = spec->rerank;
+  tier_ = {.row_bytes = RerankRowBytes(*spec), .has_scales = rerank_ == QUASH_RERANK_INT8};
   id_type_ = spec->id_type;
   has_norm_sq_ = spec->metric == QUASH_METRIC_L2;
   rows_ = meta.rows;
@@ -40,6 +45,7 @@ StoredSegment::StoredSegment(SegmentContextRef context, const SegmentMeta& meta)
 }
 
 StoredSegment::~StoredSegment() {
+  delete slot_map_.load(std::memory_order_acquire);
   for (PartCache::Slot& slot : parts_) context_->cache->Remove(&slot);
   for (PartCache::Slot& slot : blocks_) context_->cache->Remove(&slot);
   for (PartCache::Slot& slot : columns_) context_->cache->Remove(&slot);
@@ -57,7 +63,9 @@ void StoredSegment::Warm(const SegmentParts& parts) {
                 Priority::kColumn);
   }
   for (size_t b = 0; b < blocks_.size(); ++b) {
-    cache.Admit(&blocks_[b], parts.rerank[b], parts.rerank[b]->size(), Priority::kRerank);
+    auto block = std::make_shared<const TierBlock>(parts.rerank[b], tier_);
+    const size_t bytes = block->memory_bytes();
+    cache.Admit(&blocks_[b], std::move(block), bytes, Priority::kRerank);
   }
 }
 
@@ -141,16 +149,51 @@ Status StoredSegment::ReadBlock(size_t block, BufferRef* out) const {
   QUASH_RETURN_IF_ERROR(Load(Family::kRerank, item, &value));
   QUASH_RETURN_IF_ERROR(OpenPart({value.data(), value.size()},
                                  {PartKind::kRerank, collection_, meta_.number, item}, out));
-  CollectionSpec shape;
-  shape.dim = dim_;
-  shape.rerank = rerank_;
-  PartCursor cursor(**out);
-  cursor.Next<uint8_t>(kBlockRows * RerankRowBytes(shape));
-  if (rerank_ == QUASH_RERANK_INT8) cursor.Next<float>(kBlockRows);
-  if (cursor.failed() || cursor.remaining() != 0) {
-    return Error(QUASH_CORRUPT, "rerank block {} of segment {} has a wrong size", block,
-                 meta_.number);
+  if ((*out)->size() == TierBytes()) return Status();
+  return Error(QUASH_CORRUPT, "rerank block {} of segment {} has a wrong size", block,
+               meta_.number);
+}
+
+// Bytes of a stored block.
+size_t StoredSegment::TierBytes() const {
+  const TierBlock::Shape& shape = tier_;
+  return sizeof(PartHeader) + AlignUp(kBlockRows * shape.row_bytes) +
+         (shape.has_scales ? AlignUp(kBlockRows * sizeof(float)) : 0);
+}
+
+// One more row of a block of which `before` (may be null) is resident; all rows once
+// there are many.
+Status StoredSegment::ReadRow(size_t row, const std::shared_ptr<const TierBlock>& before,
+                              std::shared_ptr<const TierBlock>* out) const {
+  const size_t block = row / kBlockRows, in_block = row % kBlockRows;
+  const TierBlock::Shape& shape = tier_;
+  if (before != nullptr && before->num_rows() >= kMostSingleRows) {
+    BufferRef part;
+    QUASH_RETURN_IF_ERROR(ReadBlock(block, &part));
+    *out = std::make_shared<const TierBlock>(std::move(part), shape);
+  } else {
+    rocksdb::PinnableSlice value;
+    const auto item = static_cast<uint32_t>(block);
+    QUASH_RETURN_IF_ERROR(Load(Family::kRerank, item, &value));
+    const std::string_view stored(value.data(), value.size());
+    PartHeader header;
+    QUASH_RETURN_IF_ERROR(
+        CheckStoredPart(stored, {PartKind::kRerank, collection_, meta_.number, item}, &header));
+    if (stored.size() != TierBytes()) {
+      return Error(QUASH_CORRUPT, "rerank block {} of segment {} has a wrong size", block,
+                   meta_.number);
+    }
+    const char* rows = stored.data() + sizeof(PartHeader);
+    float scale = 1;
+    if (shape.has_scales) {
+      std::memcpy(&scale,
+                  rows + AlignUp(kBlockRows * shape.row_bytes) + in_block * sizeof(float),
+                  sizeof(float));
+    }
+    *out = std::make_shared<const TierBlock>(before.get(), in_block,
+                                             rows + in_block * shape.row_bytes, scale, shape);
   }
+  context_->cache->Replace(&blocks_[block], *out, (*out)->memory_bytes(), Priority::kRerank);
   return Status();
 }
 
@@ -176,10 +219,14 @@ Status StoredSegment::CachedPart(SegmentPart part, BufferRef* out) const {
 
 Status StoredSegment::CachedBlock(size_t block, BufferRef* out) const {
   PartCache::Slot& slot = blocks_[block];
-  *out = AsBuffer(slot.Get());
-  if (*out != nullptr) return Status();
+  if (const auto resident = std::static_pointer_cast<const TierBlock>(slot.Get());
+      resident != nullptr && resident->part() != nullptr) {
+    *out = resident->part();
+    return Status();
+  }
   QUASH_RETURN_IF_ERROR(ReadBlock(block, out));
-  context_->cache->Admit(&slot, *out, (*out)->size(), Priority::kRerank);
+  const auto whole = std::make_shared<const TierBlock>(*out, tier_);
+  context_->cache->Replace(&slot, whole, whole->memory_bytes(), Priority::kRerank);
   return Status();
 }
 
@@ -212,12 +259,9 @@ Status StoredSegment::RerankBlock(size_t block, const void** data, const float**
                                   Pin* pin) const {
   BufferRef buffer;
   QUASH_RETURN_IF_ERROR(CachedBlock(block, &buffer));
-  CollectionSpec shape;
-  shape.dim = dim_;
-  shape.rerank = rerank_;
   PartCursor cursor(*buffer);
-  *data = cursor.Next<uint8_t>(kBlockRows * RerankRowBytes(shape)).data();
-  *scales = rerank_ == QUASH_RERANK_INT8 ? cursor.Next<float>(kBlockRows).data() : nullptr;
+  *data = cursor.Next<uint8_t>(kBlockRows * tier_.row_bytes).data();
+  *scales = tier_.has_scales ? cursor.Next<float>(kBlockRows).data() : nullptr;
   *pin = std::move(buffer);
   return Status();
 }
@@ -225,19 +269,15 @@ Status StoredSegment::RerankBlock(size_t block, const void** data, const float**
 Status StoredSegment::RerankRow(size_t row, const void** data, float* scale,
                                 std::vector<Pin>* pins) const {
   const size_t block = row / kBlockRows;
-  const size_t in_block = row % kBlockRows;
-  BufferRef buffer;
-  QUASH_RETURN_IF_ERROR(CachedBlock(block, &buffer));
-  const uint8_t* tier = buffer->data() + sizeof(PartHeader);
-  size_t row_bytes = dim_;
-  *scale = 1;
-  if (rerank_ == QUASH_RERANK_F16) row_bytes *= 2;
-  if (rerank_ == QUASH_RERANK_F32) row_bytes *= 4;
-  if (rerank_ == QUASH_RERANK_INT8) {
-    *scale = reinterpret_cast<const float*>(tier + AlignUp(kBlockRows * row_bytes))[in_block];
+  auto resident = std::static_pointer_cast<const TierBlock>(blocks_[block].Get());
+  *data = resident != nullptr ? resident->Row(row % kBlockRows, scale) : nullptr;
+  if (*data == nullptr) {
+    std::shared_ptr<const TierBlock> read;
+    QUASH_RETURN_IF_ERROR(ReadRow(row, resident, &read));
+    resident = std::move(read);
+    *data = resident->Row(row % kBlockRows, scale);
   }
-  *data = tier + in_block * row_bytes;
-  pins->push_back(std::move(buffer));
+  pins->push_back(std::move(resident));
   return Status();
 }
 
@@ -261,6 +301,24 @@ Status StoredSegment::Slots(std::span<const uint64_t>* slots, Pin* pin) const {
   QUASH_RETURN_IF_ERROR(CachedPart(SegmentPart::kSlots, &buffer));
   *slots = PartCursor(*buffer).Next<uint64_t>(rows_);
   *pin = std::move(buffer);
+  return Status();
+}
+
+Status StoredSegment::FindSlot(uint64_t slot, uint32_t* row, bool* found) const {
+  const SlotMap* map = slot_map_.load(std::memory_order_acquire);
+  if (map == nullptr) {
+    if (SlotMap::TooSparse(last_slot_ - first_slot_ + 1, rows_)) {
+      return Segment::FindSlot(slot, row, found);
+    }
+    // The slots themselves need not stay.
+    BufferRef part = AsBuffer(parts_[static_cast<size_t>(SegmentPart::kSlots) - 1].Get());
+    if (part == nullptr) QUASH_RETURN_IF_ERROR(ReadPart(SegmentPart::kSlots, &part));
+    auto made = std::make_unique<const SlotMap>(PartCursor(*part).Next<uint64_t>(rows_));
+    if (slot_map_.compare_exchange_strong(map, made.get(), std::memory_order_acq_rel)) {
+      map = made.release();
+    }
+  }
+  *found = map->Find(slot, row);
   return Status();
 }
 
@@ -293,12 +351,15 @@ Status StoredSegment::Verify() const {
 }
 
 uint64_t StoredSegment::resident_bytes() const {
-  uint64_t total = 0;
+  const SlotMap* map = slot_map_.load(std::memory_order_acquire);
+  uint64_t total = map != nullptr ? map->memory_bytes() : 0;
   for (const PartCache::Slot& slot : parts_) {
     if (const BufferRef part = AsBuffer(slot.Get())) total += part->size();
   }
   for (const PartCache::Slot& slot : blocks_) {
-    if (const BufferRef block = AsBuffer(slot.Get())) total += block->size();
+    if (const auto block = std::static_pointer_cast<const TierBlock>(slot.Get())) {
+      total += block->memory_bytes();
+    }
   }
   for (const PartCache::Slot& slot : columns_) {
     if (const auto column = std::static_pointer_cast<const Column>(slot.Get())) {

@@ -13,8 +13,10 @@
 #include "libquashdb/part.h"
 #include "libquashdb/part_cache.h"
 #include "libquashdb/row_run.h"
+#include "libquashdb/slot_map.h"
 #include "libquashdb/segment.h"
 #include "libquashdb/store.h"
+#include "libquashdb/tier_block.h"
 
 namespace rocksdb {
 class WriteBatch;
@@ -87,6 +89,7 @@ class StoredSegment final : public Segment {
                      Pin* pin) const override;
   Status Ids(IdColumn* ids, Pin* pin) const override;
   Status Slots(std::span<const uint64_t>* slots, Pin* pin) const override;
+  Status FindSlot(uint64_t slot, uint32_t* row, bool* found) const override;
   Status MetadataColumn(size_t field, std::shared_ptr<const Column>* column) const override;
 
   // Reads and checks every part, past the cache. `verify` names the first
@@ -102,6 +105,9 @@ class StoredSegment final : public Segment {
   Status ReadColumn(size_t field, std::shared_ptr<const Column>* out) const;
   Status CachedPart(SegmentPart part, BufferRef* out) const;
   Status CachedBlock(size_t block, BufferRef* out) const;
+  Status ReadRow(size_t row, const std::shared_ptr<const TierBlock>& before,
+                 std::shared_ptr<const TierBlock>* out) const;
+  size_t TierBytes() const;
   Status CheckPart(SegmentPart part, const AlignedBuffer& buffer) const;
 
   SegmentContextRef context_;
@@ -109,10 +115,12 @@ class StoredSegment final : public Segment {
   uint32_t collection_;
   uint32_t dim_;
   quash_rerank rerank_;
+  TierBlock::Shape tier_;
   quash_id_type id_type_;
   bool has_norm_sq_;
   mutable PartCache::Slot parts_[5];
-  mutable std::vector<PartCache::Slot> blocks_;   // rerank tier
+  mutable std::atomic<const SlotMap*> slot_map_{nullptr};  // made when first asked for; owned
+  mutable std::vector<PartCache::Slot> blocks_;   // rerank tier: TierBlock
   mutable std::vector<PartCache::Slot> columns_;  // [meta_.columns]
   mutable std::atomic<std::shared_ptr<const ReadView>> retired_;
 };
