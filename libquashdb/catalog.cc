@@ -208,7 +208,7 @@ std::string EncodePartitionHead(const PartitionHead& head) {
   const auto list_vector = builder.CreateVectorOfStructs(lists);
   const auto centroids = builder.CreateVector(head.centroids);
   builder.Finish(fb::CreatePartition(builder, head.indexed_slots, head.next_value, list_vector,
-                                     centroids, head.measured_rows));
+                                     centroids, head.measured_rows, head.measured_slots));
   return Finish(&builder);
 }
 
@@ -223,6 +223,7 @@ Status DecodePartitionHead(std::string_view bytes, PartitionHead* out) {
   head.indexed_slots = stored->indexed_slots();
   head.next_value = stored->next_value();
   head.measured_rows = stored->measured_rows();
+  head.measured_slots = stored->measured_slots();
   for (const fb::PartitionList* list : *stored->lists()) {
     if (list->value() >= head.next_value || (list->value() == 0) != (list->rows() == 0)) {
       return damaged();

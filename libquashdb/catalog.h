@@ -51,6 +51,7 @@ struct PartitionHead {
   std::vector<List> lists;
   std::vector<uint64_t> centroids;
   uint64_t measured_rows = 0;
+  uint64_t measured_slots = 0;
 };
 inline constexpr size_t kCentroidsPerValue = 256;
 

@@ -57,7 +57,8 @@ class CollectionDraft {
   CollectionState state_;
   std::vector<SegmentView> segments_;  // sealed, then tail
   std::map<const Segment*, std::shared_ptr<std::vector<uint32_t>>> changed_live_;
-  std::shared_ptr<Snapshot> published_;  // made by Finish(), for Publish()
+  std::shared_ptr<Snapshot> published_;       // made by Finish(), for Publish()
+  std::shared_ptr<const Snapshot> replaced_;  // by it: freed with the draft, under no publish lock
 };
 
 }  // namespace quash

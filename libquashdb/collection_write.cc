@@ -22,9 +22,14 @@ std::string IdText(const Id& id) {
   return fmt::format("'{}'", std::get<std::string>(id));
 }
 
-bool IsMostlyDead(const SegmentView& view) {
+// A segment is rewritten once more than one row in so many is dead: by the write that
+// killed it, or when nothing is written.
+constexpr size_t kDeadWhileWriting = 5;
+constexpr size_t kDeadWhenQuiet = 16;
+
+bool HasManyDead(const SegmentView& view, size_t one_in) {
   const size_t rows = view.segment->rows();
-  return !view.segment->is_tail() && (rows - view.live_rows) * 4 > rows;
+  return !view.segment->is_tail() && (rows - view.live_rows) * one_in > rows;
 }
 
 Status Cancelled() { return Error(QUASH_CANCELLED, "the progress callback cancelled the call"); }
@@ -241,26 +246,44 @@ Status StoredCollection::SetRecallCurve(std::vector<RecallPoint> curve) {
 // the dead rows where they are, and a failed disk refuses the next write.
 void StoredCollection::RewriteDead() {
   for (size_t s = 0; s < published_->segments.size(); ++s) {
-    if (!IsMostlyDead(published_->segments[s])) continue;
-    // With the neighbours that fit, so that shrinking segments do not pile up.
-    size_t begin = s;
-    size_t end = s + 1;
-    size_t rows = published_->segments[s].live_rows;
-    const auto fits = [&](size_t other) {
-      const SegmentView& view = published_->segments[other];
-      return !view.segment->is_tail() && rows + view.live_rows <= entry_.segment_rows;
-    };
-    while (begin > 0 && fits(begin - 1)) rows += published_->segments[--begin].live_rows;
-    while (end < published_->segments.size() && fits(end)) {
-      rows += published_->segments[end++].live_rows;
-    }
+    if (!HasManyDead(published_->segments[s], kDeadWhileWriting)) continue;
     try {
-      if (!RewriteSegments(begin, end).ok()) return;
+      if (!RewriteAround(&s).ok()) return;
     } catch (const std::bad_alloc&) {
       return;
     }
-    s = begin;
   }
+}
+
+// With the neighbours that fit, so that shrinking segments do not pile up. Under the
+// writer lock.
+Status StoredCollection::RewriteAround(size_t* s) {
+  size_t begin = *s;
+  size_t end = begin + 1;
+  size_t rows = published_->segments[begin].live_rows;
+  const auto fits = [&](size_t other) {
+    const SegmentView& view = published_->segments[other];
+    return !view.segment->is_tail() && rows + view.live_rows <= entry_.segment_rows;
+  };
+  while (begin > 0 && fits(begin - 1)) rows += published_->segments[--begin].live_rows;
+  while (end < published_->segments.size() && fits(end)) {
+    rows += published_->segments[end++].live_rows;
+  }
+  *s = begin;
+  return RewriteSegments(begin, end);
+}
+
+Status StoredCollection::RewriteWhenQuiet(const std::function<bool()>& stop) {
+  for (bool found = true; found && !stop();) {
+    const std::lock_guard lock(database_->writer_mutex());
+    QUASH_RETURN_IF_ERROR(CheckWritable());
+    found = false;
+    for (size_t s = 0; s < published_->segments.size() && !found; ++s) {
+      found = HasManyDead(published_->segments[s], kDeadWhenQuiet);
+      if (found) QUASH_RETURN_IF_ERROR(RewriteAround(&s));
+    }
+  }
+  return Status();
 }
 
 // Under the writer lock.

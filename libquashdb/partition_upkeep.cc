@@ -22,11 +22,18 @@ constexpr size_t kMostIndexedRows = 262144;
 constexpr size_t kListsAtOnce = 16;          // split or dissolved in a step
 constexpr size_t kNeighbours = 4;            // lists whose rows a split may attract
 constexpr size_t kFewestLists = 16;
-constexpr size_t kMeasuredQueries = 100;
+constexpr size_t kMeasuredQueries = 200;
 
 bool IsLive(const Snapshot& snapshot, uint64_t row) {
   const std::vector<uint32_t>& live = *snapshot.segments[SegmentOf(row)].live;
   return live[RowOf(row) / kBlockRows] >> RowOf(row) % kBlockRows & 1;
+}
+
+// Locate(), of rows that live.
+Status FindLive(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* lives) {
+  QUASH_RETURN_IF_ERROR(Locate(snapshot, slot, row, lives));
+  *lives = *lives && IsLive(snapshot, *row);
+  return Status();
 }
 
 }  // namespace
@@ -56,6 +63,7 @@ PartitionUpkeep::Change PartitionUpkeep::Unchanged() const {
   change.rows.resize(change.lists.size());
   change.indexed_slots = index_->indexed_slots();
   change.measured_rows = index_->head().measured_rows;
+  change.measured_slots = index_->head().measured_slots;
   return change;
 }
 
@@ -167,11 +175,9 @@ Status PartitionUpkeep::Members(uint32_t list, std::vector<Member>* members,
   QUASH_RETURN_IF_ERROR(from->Read(&rows, &pin));
   for (uint32_t i = 0; i < rows.rows; ++i) {
     uint64_t row = 0;
-    bool found = false;
-    QUASH_RETURN_IF_ERROR(Locate(*snapshot_, rows.slots[i], &row, &found));
-    if (found && IsLive(*snapshot_, row)) {
-      members->push_back({row, rows.Row(snapshot_->quantizer->layout(), i)});
-    }
+    bool lives = false;
+    QUASH_RETURN_IF_ERROR(FindLive(*snapshot_, rows.slots[i], &row, &lives));
+    if (lives) members->push_back({row, rows.Row(snapshot_->quantizer->layout(), i)});
   }
   pins->push_back(std::move(pin));
   return Status();
@@ -273,7 +279,7 @@ Status PartitionUpkeep::Restructure(std::span<const uint32_t> split,
 Status PartitionUpkeep::Sweep(bool* idle) {
   const uint64_t live = IndexedLiveRows();
   const uint64_t dead = index_->num_rows() > live ? index_->num_rows() - live : 0;
-  *idle = dead * (finish_ ? 16 : 4) <= index_->num_rows();
+  *idle = dead * (finish_ ? 16 : 8) <= index_->num_rows();
   if (*idle) return Status();
   Change change = Unchanged();
   uint64_t bytes = 0;
@@ -284,7 +290,7 @@ Status PartitionUpkeep::Sweep(bool* idle) {
     std::vector<Pin> pins;
     QUASH_RETURN_IF_ERROR(Members(i, &members, &pins));
     const size_t rows = change.lists[i]->rows();
-    if ((rows - members.size()) * (finish_ ? 32 : 8) <= rows) continue;
+    if ((rows - members.size()) * (finish_ ? 32 : 16) <= rows) continue;
     found = true;
     bytes += change.lists[i]->stored_bytes();
     for (const Member& member : members) change.rows[i].push_back(member.source);
@@ -296,13 +302,15 @@ Status PartitionUpkeep::Sweep(bool* idle) {
   return found ? Apply(std::move(change), /*in_batches=*/false) : Status();
 }
 
-// Again when the collection has doubled or halved, or is an eighth off when all is
-// wanted.
+// Again when the collection has doubled or halved, or was written anew twice over, since
+// lists then are others; when all is wanted, if it is an eighth off or half of it was.
 Status PartitionUpkeep::MeasureCurve(bool* idle) {
   const uint64_t live = snapshot_->live_rows, before = index_->head().measured_rows;
   const uint64_t apart = live > before ? live - before : before - live;
+  const uint64_t written = index_->indexed_slots() - index_->head().measured_slots;
   *idle = live == 0 || index_->num_rows() == 0 ||
-          apart <= std::min(live, before) / (finish_ ? 8 : 1);
+          (apart <= std::min(live, before) / (finish_ ? 8 : 1) &&
+           written <= (finish_ ? live / 2 : 2 * live));
   if (*idle) return Status();
   MeasureRequest request;
   request.sample = kMeasuredQueries;
@@ -318,6 +326,7 @@ Status PartitionUpkeep::MeasureCurve(bool* idle) {
   QUASH_RETURN_IF_ERROR(collection_.SetRecallCurve(std::move(curve)));
   Change change = Unchanged();
   change.measured_rows = live;
+  change.measured_slots = index_->indexed_slots();
   return Apply(std::move(change), /*in_batches=*/false);
 }
 
@@ -349,6 +358,7 @@ Status PartitionUpkeep::Apply(Change change, bool in_batches) {
     }
   }
   head.measured_rows = change.measured_rows;
+  head.measured_slots = change.measured_slots;
   PartitionIndex::Lists lists = change.lists;
   uint64_t bytes = 0;
   const auto commit = [&](bool last) -> Status {
@@ -374,7 +384,10 @@ Status PartitionUpkeep::Apply(Change change, bool in_batches) {
       ListRows kept;
       QUASH_RETURN_IF_ERROR(lists[i]->Read(&kept, &pin));
       for (uint32_t row = 0; row < kept.rows; ++row) {
-        rows.push_back(kept.Row(layout, row));
+        uint64_t unused = 0;
+        bool lives = false;
+        QUASH_RETURN_IF_ERROR(FindLive(*snapshot_, kept.slots[row], &unused, &lives));
+        if (lives) rows.push_back(kept.Row(layout, row));
       }
     }
     // A row can be there already, from a step that was cut off.
@@ -441,7 +454,7 @@ Status PartitionUpkeep::CommitIndex(const std::shared_ptr<const PartitionIndex>&
   QUASH_RETURN_IF_ERROR(draft.Finish());
   draft.published_->partitions = next;
   return database.Commit(&draft.batch(), [&] {
-    collection_.partitions_ = std::move(next);
+    collection_.partitions_.swap(next);
     collection_.partition_damage_.clear();
     collection_.Publish(&draft);
   });

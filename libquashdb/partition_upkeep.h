@@ -43,6 +43,7 @@ class PartitionUpkeep {
     std::vector<Pin> pins;                     // of what `rows` refer to
     uint64_t indexed_slots = 0;
     uint64_t measured_rows = 0;
+    uint64_t measured_slots = 0;
   };
   struct Member {
     uint64_t row;  // RowIndex in snapshot_

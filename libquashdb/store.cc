@@ -23,7 +23,10 @@ namespace {
 constexpr const char* kFamilyNames[kNumFamilies] = {
     "catalog", "codes", "rerank", "tail", "docs", "ids", "deletes", "lists", "meta_index"};
 
-constexpr uint64_t kMaxWalBytes = 256u << 20;
+constexpr uint64_t kLeastWalBytes = 64u << 20;
+// Files of a family that Reclaim() looks after.
+constexpr uint64_t kLeastReclaimed = 256u << 10;
+constexpr uint64_t kMostReclaimed = uint64_t{1} << 30;
 
 // RocksDB's own log would grow beside the data and be written on read-only
 // opens.
@@ -60,6 +63,11 @@ int MaxOpenFiles() {
 
 bool HoldsLargeValues(Family family) {
   return family == Family::kCodes || family == Family::kRerank;
+}
+
+// Values that PartCache keeps, or that are read once.
+bool BypassesBlockCache(Family family) {
+  return HoldsLargeValues(family) || family == Family::kLists;
 }
 
 rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
@@ -159,7 +167,8 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
   db_options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   db_options.max_bgerror_resume_count = 0;
   db_options.max_background_jobs = 2;
-  db_options.max_total_wal_size = kMaxWalBytes;
+  // Families of small values would otherwise keep logs that all others are done with.
+  db_options.max_total_wal_size = std::max(options.write_buffer_bytes, kLeastWalBytes);
   db_options.db_write_buffer_size = options.write_buffer_bytes;
   db_options.bytes_per_sync = 1u << 20;
   db_options.info_log = std::make_shared<NullLogger>();
@@ -221,8 +230,7 @@ Store::~Store() {
 rocksdb::ReadOptions Store::MakeReadOptions(Family family, const ReadView* view) const {
   rocksdb::ReadOptions options;
   options.verify_checksums = true;
-  // Parts have a cache of their own.
-  options.fill_cache = !HoldsLargeValues(family);
+  options.fill_cache = !BypassesBlockCache(family);
   if (view != nullptr) options.snapshot = view->snapshot_;
   return options;
 }
@@ -332,6 +340,64 @@ Status Store::CompactAll(const std::function<bool()>& poll) {
             : rocksdb::BottommostLevelCompaction::kForceOptimized;
     QUASH_RETURN_IF_ERROR(FromRocks(db_->CompactRange(options, handles_[i], nullptr, nullptr),
                                     "compacting"));
+  }
+  return Status();
+}
+
+// Of the files, without what is not flushed. RocksDB knows the counts of files that it
+// has written since it was opened, and has to look into the others.
+Status Store::CountTables(rocksdb::ColumnFamilyHandle* family, TableCounts* counts) const {
+  *counts = {};
+  rocksdb::ColumnFamilyMetaData meta;
+  db_->GetColumnFamilyMetaData(family, &meta);
+  counts->bytes = meta.size;
+  bool known = true;
+  uint64_t entries = 0;
+  for (const rocksdb::LevelMetaData& level : meta.levels) {
+    for (const rocksdb::SstFileMetaData& file : level.files) {
+      entries += file.num_entries;
+      counts->deletions += file.num_deletions;
+      known &= file.num_entries != 0;
+    }
+  }
+  if (!known) {
+    entries = counts->deletions = 0;
+    rocksdb::TablePropertiesCollection tables;
+    QUASH_RETURN_IF_ERROR(
+        FromRocks(db_->GetPropertiesOfAllTables(family, &tables), "reading table properties"));
+    for (const auto& [name, table] : tables) {
+      entries += table->num_entries;
+      counts->deletions += table->num_deletions;
+    }
+  }
+  counts->values = entries - std::min(entries, counts->deletions);
+  return Status();
+}
+
+Status Store::Reclaim(double most_dead, const std::function<bool(uint64_t)>& has_room,
+                      std::atomic<bool>* stop) {
+  for (size_t i = 0; i < kNumFamilies && !*stop; ++i) {
+    uint64_t bytes = 0;
+    (void)db_->GetIntProperty(handles_[i], rocksdb::DB::Properties::kTotalSstFilesSize, &bytes);
+    if (bytes < kLeastReclaimed || bytes > kMostReclaimed) continue;
+    TableCounts counts;
+    QUASH_RETURN_IF_ERROR(CountTables(handles_[i], &counts));
+    // Keys are written once, but for ids and the catalog: a deletion hides one value. What
+    // was left the last time is seen by somebody's snapshot.
+    if (static_cast<double>(counts.deletions) <=
+            most_dead * static_cast<double>(counts.values) ||
+        counts.deletions < 2 * unreclaimable_[i] || !has_room(counts.bytes)) {
+      continue;
+    }
+    rocksdb::CompactRangeOptions options;
+    options.exclusive_manual_compaction = false;
+    options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+    options.canceled = stop;
+    const rocksdb::Status status = db_->CompactRange(options, handles_[i], nullptr, nullptr);
+    if (*stop) break;
+    QUASH_RETURN_IF_ERROR(FromRocks(status, "compacting"));
+    QUASH_RETURN_IF_ERROR(CountTables(handles_[i], &counts));
+    unreclaimable_[i] = counts.deletions;
   }
   return Status();
 }

@@ -76,6 +76,14 @@ class Store : public std::enable_shared_from_this<Store> {
   // Merges every family so that deleted data gives its space back.
   //   poll  called between families, true to stop
   Status CompactAll(const std::function<bool()>& poll);
+  // Compacts the families of which too much is dead: values that later deletions have
+  // hidden take `most_dead` of what the others do. Leaves large ones to RocksDB's own
+  // compaction, which keeps them in bounds without holding up other families.
+  // For one thread.
+  //   has_room  asked for so many bytes before as many are written
+  //   stop      ends it early when set
+  Status Reclaim(double most_dead, const std::function<bool(uint64_t)>& has_room,
+                 std::atomic<bool>* stop);
   Status VerifyChecksums() const;
   // Hard-links a consistent copy into `path`, which must not exist.
   Status Checkpoint(const std::string& path);
@@ -96,6 +104,12 @@ class Store : public std::enable_shared_from_this<Store> {
   friend class ReadView;
   Store() = default;
 
+  struct TableCounts {
+    uint64_t bytes = 0;
+    uint64_t values = 0;
+    uint64_t deletions = 0;
+  };
+  Status CountTables(rocksdb::ColumnFamilyHandle* family, TableCounts* counts) const;
   rocksdb::ReadOptions MakeReadOptions(Family family, const ReadView* view) const;
   rocksdb::ColumnFamilyHandle* handle(Family family) const {
     return handles_[static_cast<size_t>(family)];
@@ -108,6 +122,7 @@ class Store : public std::enable_shared_from_this<Store> {
   std::shared_ptr<rocksdb::Cache> block_cache_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // by Family, then "default"
+  uint64_t unreclaimable_[kNumFamilies] = {};          // deletions after Reclaim()
 };
 
 // One state of the store, readable while held whatever is written afterwards.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "libquashdb/collection_draft.h"
 #include "libquashdb/executor_rows.h"
@@ -264,7 +265,7 @@ std::shared_ptr<Snapshot> StoredCollection::NewSnapshot(
 
 void StoredCollection::Publish(CollectionDraft* draft) {
   state_ = draft->state_;
-  published_ = std::move(draft->published_);
+  draft->replaced_ = std::exchange(published_, std::move(draft->published_));
 }
 
 void StoredCollection::Detach() {

@@ -57,6 +57,9 @@ class StoredCollection final : public Collection {
   Status KeepPartitions(size_t threads, bool finish, const std::function<bool()>& stop,
                         bool* idle);
   Status DropDamagedPartitions();
+  // Rewrites the segments with more dead rows than a database at rest should have, one
+  // at a time; writes come in between.
+  Status RewriteWhenQuiet(const std::function<bool()>& stop);
   // Keeps how recall grows with probed lists.
   Status SetRecallCurve(std::vector<RecallPoint> curve);
   // Large enough to be partitioned. Under either database lock.
@@ -100,8 +103,9 @@ class StoredCollection final : public Collection {
   Status ReadValues(RowRun* run) const;
   std::shared_ptr<Snapshot> NewSnapshot(const std::vector<SegmentView>& segments) const;
   Status CommitCatalogEntry(const CatalogEntry& entry);
-  // Rewrites segments of which more than a quarter is dead.
+  // Rewrites segments of which more than a fifth is dead.
   void RewriteDead();
+  Status RewriteAround(size_t* segment);
   Status RewriteSegments(size_t begin, size_t end);
   Status CompactSegments(const Progress& progress);
   Status SealTail();

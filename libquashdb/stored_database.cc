@@ -31,6 +31,10 @@ std::string EncodeNumber(uint64_t number) {
 
 constexpr int kCatchUpAttempts = 6;
 constexpr std::chrono::seconds kQuietTime{2};
+// Of stored values: deleted ones for one that is not.
+constexpr double kMostDeadWhileWriting = 0.5;
+constexpr double kMostDeadWhenQuiet = 0.05;
+constexpr uint64_t kQuietWriteBuffers = 1u << 20;  // not flushed then
 constexpr uint64_t kDefaultBlockCache = 64u << 20;
 constexpr uint64_t kDefaultWriteBuffers = 128u << 20;
 
@@ -183,10 +187,13 @@ Status StoredDatabase::Commit(rocksdb::WriteBatch* batch, const std::function<vo
   std::shared_ptr<ReadView> view = store_->PrepareView();
   QUASH_RETURN_IF_ERROR(store_->Write(batch, sync));
   ++commit_number_;
+  view->Take();
+  // What readers wait for is an exchange of pointers: RocksDB's lock, and freeing what
+  // was replaced, are outside.
+  std::shared_ptr<const ReadView> replaced = std::move(view);
   {
     const std::lock_guard lock(publish_mutex_);
-    view->Take();
-    view_ = std::move(view);
+    view_.swap(replaced);
     publish();
     const std::lock_guard collections_lock(handed_out_mutex_);
     for (StoredCollection* collection : loaded_) collection->ForgetHandedOut();
@@ -450,16 +457,31 @@ void StoredDatabase::UpkeepLoop() {
         const std::lock_guard collections_lock(collections_mutex_);
         for (const auto& [name, collection] : collections_) collections.push_back(collection);
       }
+      // What fails is tried again after the next write.
       for (const auto& collection : collections) {
-        // What fails is tried again after the next write.
+        if (finish) (void)collection->RewriteWhenQuiet(stop);
         for (bool idle = false; !idle && !stop();) {
           if (!collection->KeepPartitions(1, finish, stop, &idle).ok()) break;
         }
       }
+      (void)ReclaimSpace(finish);
     } catch (...) {
     }
     lock.lock();
   }
+}
+
+// Deleted values leave the disk in time, and soon once nothing is written.
+Status StoredDatabase::ReclaimSpace(bool finish) {
+  if (finish && store_->unflushed_bytes() > kQuietWriteBuffers) {
+    QUASH_RETURN_IF_ERROR(store_->FlushAll());
+  }
+  return store_->Reclaim(
+      finish ? kMostDeadWhenQuiet : kMostDeadWhileWriting,
+      [this](uint64_t bytes) {
+        return directory_->CheckSpace(2 * bytes + store_->unflushed_bytes()).ok();
+      },
+      &upkeep_stop_);
 }
 
 void StoredDatabase::StopUpkeep() {

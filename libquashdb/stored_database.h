@@ -48,8 +48,8 @@ class StoredDatabase final : public Database {
   std::mutex& publish_mutex() const { return publish_mutex_; }
   // Why a write cannot begin. Under the writer lock.
   Status CheckWritable() const;
-  // Makes a batch durable, then calls `publish` under the publish lock. Under
-  // the writer lock.
+  // Makes a batch durable, then calls `publish` under the publish lock; readers wait
+  // for it, so it should free nothing large. Under the writer lock.
   Status Commit(rocksdb::WriteBatch* batch, const std::function<void()>& publish);
   // View of the last commit. Under the publish lock.
   const std::shared_ptr<const ReadView>& view() const { return view_; }
@@ -73,6 +73,7 @@ class StoredDatabase final : public Database {
   void WitnessLoop();
   void StopWitness();
   void UpkeepLoop();
+  Status ReclaimSpace(bool finish);
   void StopUpkeep();
   void DetachAll();
   Status FollowLatest();

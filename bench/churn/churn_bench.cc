@@ -6,14 +6,14 @@
 //
 // Prints a table line as it goes and, last, one JSON object. The exit status is 1
 // if a promise is broken: a row lost, wrong or too many, a ratio beyond
-// --tolerance (disk: after quash_compact()), a reader blocked for longer than
-// --blocked-ms.
+// --tolerance, a reader blocked for longer than --blocked-ms.
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -22,6 +22,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "bench/churn/churn_rows.h"
@@ -203,10 +204,33 @@ void CheckRows(const Database& database, const LiveRows& live) {
 struct Measured {
   double recall = 0;
   std::vector<double> search_us;  // filled by turns
+  std::vector<double> cpu_us;     // processor time of the same searches
   double resident_mib = 0;        // codes, rerank tier, columns
   double rss_mib = 0;             // what opening and searching added to the process
   double disk_mib = 0;
+  double read_bytes = 0;  // of a search, mean
+  double nprobe = 0;
 };
+
+double ThreadSeconds() {
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// Until upkeep, which runs while nothing is written, has nothing left to do.
+void Settle(const Database& database) {
+  constexpr std::chrono::seconds kUnchanged{5};
+  uint64_t generation = 0, bytes = 0;
+  for (auto since = Clock::now(); Clock::now() - since < kUnchanged;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    const uint64_t generation_now = database.Info().generation;
+    const uint64_t bytes_now = DiskBytes(database.path);
+    if (generation_now != generation || bytes_now != bytes) since = Clock::now();
+    generation = generation_now;
+    bytes = bytes_now;
+  }
+}
 
 // Alternates between both, so that whatever else the machine does hits both.
 void TimeSearches(const Options& options, const std::vector<float>& queries, const Database& first,
@@ -220,15 +244,35 @@ void TimeSearches(const Options& options, const std::vector<float>& queries, con
     for (size_t q = 0; q < options.queries; ++q) {
       for (const bool is_first : {true, false}) {
         const auto start = Clock::now();
+        const double cpu_start = ThreadSeconds();
         Check(quash_search_into((is_first ? first : second).collection.get(),
                                 &queries[q * options.dim], 1, options.k, &search, ids.data(),
                                 scores.data(), nullptr));
-        (is_first ? of_first : of_second)
-            ->search_us.push_back(
-                std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+        Measured* measured = is_first ? of_first : of_second;
+        measured->cpu_us.push_back((ThreadSeconds() - cpu_start) * 1e6);
+        measured->search_us.push_back(
+            std::chrono::duration<double, std::micro>(Clock::now() - start).count());
       }
     }
   }
+}
+
+// What searches read, which no other program has an influence on.
+void CountReads(const Database& database, const Options& options,
+                const std::vector<float>& queries, Measured* measured) {
+  quash_query* prepared = nullptr;
+  Check(quash_query_prepare(database.collection.get(), nullptr, &prepared));
+  quash_result* result = nullptr;
+  Check(quash_query_run(prepared, queries.data(), options.queries, options.k, &result));
+  char* text = nullptr;
+  Check(quash_query_explain(prepared, &text));
+  const json explained = json::parse(text);
+  measured->read_bytes =
+      explained.at("bytes_read").get<double>() / static_cast<double>(options.queries);
+  measured->nprobe = explained.at("nprobe").get<double>();
+  quash_free(text);
+  quash_result_free(result);
+  quash_query_free(prepared);
 }
 
 // Opens a closed database and sees what it takes.
@@ -256,10 +300,13 @@ double Percentile(std::vector<double> values, double p) {
 json ToJson(const Measured& m) {
   return {{"recall", m.recall},
           {"search_p50_us", Percentile(m.search_us, 0.5)},
+          {"search_cpu_p50_us", Percentile(m.cpu_us, 0.5)},
           {"search_p99_us", Percentile(m.search_us, 0.99)},
           {"resident_mib", m.resident_mib},
           {"rss_mib", m.rss_mib},
-          {"disk_mib", m.disk_mib}};
+          {"disk_mib", m.disk_mib},
+          {"read_bytes", m.read_bytes},
+          {"nprobe", m.nprobe}};
 }
 
 json ToJson(const Latencies& l) {
@@ -335,19 +382,25 @@ int Run(const Options& options) {
     // With a concurrent writer, on a fresh load below.
   }
   result["operations"] = done;
+  const double left_mib = static_cast<double>(DiskBytes(churned)) / kMib;
 
-  // The same rows, loaded once; and the latency beside a writer there.
+  // The same rows, loaded once; and the latency beside a writer there. Both are given
+  // the time in which a database that is not written mends itself.
   Latencies fresh_beside_writer;
   {
     const Database database(fresh, options, /*create=*/true);
     Load(database, maker, live, 10'000);
+    Settle(database);
   }
+  Settle(Database(churned, options, /*create=*/false));
   const std::vector<int64_t> truth = NearestRows(live, maker, queries, options.k);
   Measured of_churned, of_fresh, of_compacted, of_fresh_again;
   {
     const auto first = OpenAndMeasure(churned, options, queries, truth, &of_churned);
     const auto second = OpenAndMeasure(fresh, options, queries, truth, &of_fresh);
     CheckRows(*first, live);
+    CountReads(*first, options, queries, &of_churned);
+    CountReads(*second, options, queries, &of_fresh);
     TimeSearches(options, queries, *first, *second, &of_churned, &of_fresh);
     Check(quash_compact(first->db.get()));
     Check(quash_checkpoint(first->db.get()));
@@ -363,6 +416,7 @@ int Run(const Options& options) {
     fresh_beside_writer = reader.Take();
   }
   result["churned"] = ToJson(of_churned);
+  result["left_disk_mib"] = left_mib;
   result["fresh"] = ToJson(of_fresh);
   result["beside_writer"] = ToJson(worst);
   result["beside_writer_fresh"] = ToJson(fresh_beside_writer);
@@ -373,19 +427,18 @@ int Run(const Options& options) {
       {"resident_mib", of_compacted.resident_mib},
       {"disk_mib", of_compacted.disk_mib},
       {"disk_to_fresh", of_compacted.disk_mib / of_fresh.disk_mib},
-      {"search_p50_to_fresh",
-       Percentile(of_compacted.search_us, 0.5) / Percentile(of_fresh_again.search_us, 0.5)}};
+      {"search_cpu_p50_to_fresh",
+       Percentile(of_compacted.cpu_us, 0.5) / Percentile(of_fresh_again.cpu_us, 0.5)}};
 
   bool kept = worst.max_blocked <= options.blocked_ms * 1e3;
   json ratios;
   for (const auto& [name, value] : result["churned"].items()) {
     const double ratio = value.get<double>() / result["fresh"][name].get<double>();
     ratios[name] = ratio;
-    // p99 of idle searches is the machine's; that beside a writer is reported.
-    if (name == "search_p99_us" || name == "disk_mib") continue;
+    // Wall clock beside other programs is the machine's; p99 beside a writer is reported.
+    if (name == "search_p99_us" || name == "search_p50_us" || name == "nprobe") continue;
     kept &= name == "recall" ? ratio >= 1 - options.tolerance : ratio <= 1 + options.tolerance;
   }
-  kept &= result["compacted"]["disk_to_fresh"].get<double>() <= 1 + options.tolerance;
   result["churned_to_fresh"] = ratios;
   result["blocked_bound_ms"] = options.blocked_ms;
   result["ok"] = kept;

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <random>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "tests/capi/partition_support.h"
@@ -35,6 +37,16 @@ void DeleteIds(quash_collection* c, const std::vector<int64_t>& ids, Stored* sto
 void CheckSearches(quash_collection* c, const Stored& stored, double least = 0.94) {
   const auto queries = ClusteredVectors(40, 77);
   CHECK(CheckedRecall(c, kMetric, stored, queries, 10) >= least);
+}
+
+uint64_t DiskBytes(const std::string& path) {
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
+    std::error_code gone;  // RocksDB removes files meanwhile
+    const uint64_t size = entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
+    if (!gone) bytes += size;
+  }
+  return bytes;
 }
 
 // Each row is its own nearest.
@@ -150,6 +162,40 @@ TEST_CASE("the index is made in the background, without a call") {
   }
   CHECK(Stats(c.get()).lists > 0);
   CheckSearches(c.get(), stored);
+}
+
+TEST_CASE("what was replaced leaves lists, segments and the disk once nothing is written") {
+  const TempDir dir;
+  const std::string path = dir / "a.qdb";
+  Db db = Open(path);
+  Collection c = CreatePartitioned(db.get(), "c", {});
+  Stored stored;
+  Add(c.get(), 6000, 0, 1, &stored);
+  REQUIRE_OK(quash_compact(db.get()));
+  // Small families are not worth compacting.
+  const uint64_t most_bytes = DiskBytes(path) * 115 / 100 + (1 << 20);
+  std::mt19937_64 random(5);
+  for (int64_t batch = 0; batch < 60; ++batch) {  // each row four times over
+    Rows rows = ClusteredRows(400, static_cast<int64_t>(random() % 5600), 100 + batch);
+    REQUIRE_OK(quash_upsert(c.get(), rows.Get()));
+    Store(rows, &stored);
+  }
+  const auto settled = [&] {
+    const quash_collection_info info = Stats(c.get());
+    return info.dead_rows * 16 <= info.rows && info.indexed_rows * 15 <= info.rows * 16 &&
+           DiskBytes(path) <= most_bytes;
+  };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+  while (!settled() && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  const quash_collection_info info = Stats(c.get());
+  CHECK(info.rows == 6000);
+  CHECK(info.dead_rows * 16 <= info.rows);
+  CHECK(info.indexed_rows * 15 <= info.rows * 16);
+  CHECK(DiskBytes(path) <= most_bytes);
+  CheckSearches(c.get(), stored);
+  CHECK_OK(quash_verify(db.get(), nullptr));
 }
 
 TEST_CASE("a snapshot held by an iterator is not touched by maintenance") {
