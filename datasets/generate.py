@@ -18,10 +18,10 @@ rows.jsonl has {"id", "bucket", "name", "tags"}: bucket is 0 to 99, so that
 where they have clusters.
 """
 
-import argparse
 import json
 import pathlib
 
+import arguments
 import loaders
 import numpy as np
 
@@ -120,23 +120,9 @@ def write_dataset(kind, n, dim, output, queries=1000, k=100, metric="cosine", se
 KINDS = {"clustered": clustered, "gaussian": gaussian, "adversarial": adversarial}
 
 
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}, expected at least 1")
-    return value
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("n", type=positive, help="base vectors")
-    parser.add_argument("dim", type=positive)
-    parser.add_argument("output", type=pathlib.Path, help="folder, made if missing")
-    parser.add_argument("--queries", type=positive, default=1000)
-    parser.add_argument("--k", type=positive, default=100, help="neighbours per query")
+    parser = arguments.maker_parser(__doc__, "kind", choices=KINDS)
     parser.add_argument("--metric", choices=["ip", "cosine", "l2"], default="cosine")
-    parser.add_argument("--seed", type=int, default=2026)
     write_dataset(**vars(parser.parse_args()))
 
 

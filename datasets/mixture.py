@@ -26,10 +26,10 @@ shared spectrum is stretched to DIM directions by a power of the index, which
 adds directions to the tail and leaves the first ones nearly as they are.
 """
 
-import argparse
 import pathlib
 import sys
 
+import arguments
 import loaders
 import numpy as np
 
@@ -217,22 +217,9 @@ def write_dataset(real, n, dim, output, queries=1000, k=100, seed=2026):
     loaders.write_vecs(output / "neighbors.ivecs", nearest(base, asked, k))
 
 
-def positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}, expected at least 1")
-    return value
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("real", type=pathlib.Path, help="embeddings to be like")
-    parser.add_argument("n", type=positive, help="base vectors")
-    parser.add_argument("dim", type=positive)
-    parser.add_argument("output", type=pathlib.Path, help="folder, made if missing")
-    parser.add_argument("--queries", type=positive, default=1000)
-    parser.add_argument("--k", type=positive, default=100, help="neighbours per query")
-    parser.add_argument("--seed", type=int, default=2026)
+    parser = arguments.maker_parser(__doc__, "real", type=pathlib.Path,
+                                    help="embeddings to be like")
     try:
         write_dataset(**vars(parser.parse_args()))
     except (OSError, ValueError) as error:

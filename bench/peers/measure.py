@@ -80,29 +80,35 @@ def build(job):
             "disk_bytes_per_row": contenders.stored_bytes(job["path"]) / len(dataset.base)}
 
 
+def load_and_ask(contender, path, small, queries, k):
+    """(growth of resident memory in bytes, seconds of loading): of loading what was
+    built at `path` and asking every query at the widest setting, after which what is
+    read on demand has been read. The rows `small` are built, loaded and asked before,
+    so that libraries are loaded and pools started."""
+    with tempfile.TemporaryDirectory() as folder:
+        contender.build(small, f"{folder}/warm-up")
+        contender.load(f"{folder}/warm-up")
+        contender.use(contender.settings[-1])
+        time_each(contender, queries[:WARM_UP_QUERIES], k)
+        contender.close()
+    before = resident_bytes()
+    start = time.perf_counter()
+    contender.load(path)
+    seconds = time.perf_counter() - start
+    contender.use(contender.settings[-1])
+    time_each(contender, queries, k)
+    return resident_bytes() - before, seconds
+
+
 def load(job):
     dataset = load_dataset(job)
     rows = len(dataset.base)
     queries = rows_of(dataset.queries.copy())
     small = np.array(dataset.base[:1000])
     contender = make(job["key"], dataset, job["threads"])
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/warm-up"
-        contender.build(small, path)
-        contender.load(path)
-        contender.use(contender.settings[0])
-        time_each(contender, queries[:WARM_UP_QUERIES], job["k"])
-        contender.close()
     dataset = None  # only the index is to count
-    before = resident_bytes()
-    start = time.perf_counter()
-    contender.load(job["path"])
-    seconds = time.perf_counter() - start
-    # The widest setting and every query: what is read on demand is then read.
-    contender.use(contender.settings[-1])
-    time_each(contender, queries, job["k"])
-    return {"load_ms": seconds * 1e3,
-            "memory_bytes_per_row": (resident_bytes() - before) / rows}
+    memory, seconds = load_and_ask(contender, job["path"], small, queries, job["k"])
+    return {"load_ms": seconds * 1e3, "memory_bytes_per_row": memory / rows}
 
 
 def empty_call_us(key, dataset, threads, k):

@@ -62,20 +62,9 @@ def load(job):
     queries = peers.rows_of(dataset.queries.copy())
     small = np.array(dataset.base[:WARM_UP_ROWS])
     index = make(job, dataset, job["key"])
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/warm-up"
-        index.build(small, path)
-        index.load(path)
-        index.use(index.settings[-1])
-        peers.time_each(index, queries[:20], job["k"])
-        index.close()
     dataset = None  # only the index is to count
-    before = peers.resident_bytes()
-    index.load(job["path"])
-    # The widest setting and every query: what is read on demand is then read.
-    index.use(index.settings[-1])
-    peers.time_each(index, queries, job["k"])
-    return {"memory_bytes": peers.resident_bytes() - before}
+    memory, _ = peers.load_and_ask(index, job["path"], small, queries, job["k"])
+    return {"memory_bytes": memory}
 
 
 def measure_setting(index, setting, queries, k):
