@@ -19,8 +19,6 @@ constexpr double kMostWidening = 16;
 // As kScanSigmas, against a k-th best that is nearly exact.
 constexpr float kProbeSigmas = 2.5f;
 constexpr size_t kCodesAhead = 6;  // whole codes on their way
-// Reading that share of all lists costs as much as reading all rows in order.
-constexpr double kMostOfAll = 0.5;
 // With a larger share of the rows in no list, an index in the making saves nothing.
 constexpr double kMostOutside = 0.25;
 
@@ -56,6 +54,11 @@ size_t ChooseNprobe(const Snapshot& snapshot, const SearchPlan& plan) {
   if (const uint32_t measured = NprobeFor(curve, target); measured != 0) {
     return std::min<size_t>(measured, lists);
   }
+  // Measured as far as lists are worth it: every row.
+  if (!curve.empty() && static_cast<double>(curve.back().nprobe) >=
+                            kMostProbed * static_cast<double>(lists)) {
+    return lists;
+  }
   // Not measured, or not that far: errors fall about as a power of what is read.
   const double share = 0.004 / std::pow(std::max(1 - target, 1e-4), 0.7);
   const auto guess = static_cast<size_t>(std::max(16.0, share * static_cast<double>(lists)));
@@ -80,7 +83,7 @@ Probe::Probe(const Snapshot& snapshot, const SearchPlan& plan, const MatchingRow
   const double widened =
       static_cast<double>(nprobe_) * std::min(1 / selectivity, kMostWidening);
   nprobe_ = static_cast<size_t>(widened);
-  if (plan.nprobe == 0 && widened > kMostOfAll * static_cast<double>(index->num_lists())) return;
+  if (plan.nprobe == 0 && widened > kMostProbed * static_cast<double>(index->num_lists())) return;
   index_ = index;
   const std::vector<uint64_t>& first_slots = snapshot.first_slots;
   indexed_segments_ = static_cast<size_t>(

@@ -13,6 +13,9 @@
 
 namespace quash {
 
+// Reading a larger share of all lists costs as much as reading all rows in order.
+inline constexpr double kMostProbed = 0.5;
+
 // Whether a search reads lists; if so, which segments they stand for.
 class Probe {
  public:

@@ -10,6 +10,7 @@
 
 #include "libquashdb/executor.h"
 #include "libquashdb/executor_plan.h"
+#include "libquashdb/executor_probe.h"
 #include "libquashdb/executor_rows.h"
 #include "libquashdb/recall_curve.h"
 #include "libquashdb/row_reader.h"
@@ -259,7 +260,10 @@ Status Measurement::FindCurve(std::vector<RecallPoint>* curve) {
     // More lists cannot lose rows: what falls is noise of the stages behind.
     if (!curve->empty()) recall = std::max<double>(recall, curve->back().recall);
     curve->push_back({static_cast<uint32_t>(nprobe), static_cast<float>(recall)});
-    if (recall >= kFlat || nprobe == lists) break;
+    // Beyond that share searches read every row instead.
+    if (recall >= kFlat || static_cast<double>(nprobe) >= kMostProbed * static_cast<double>(lists)) {
+      break;
+    }
     const double step = recall > 0.8 && recall < 0.999 ? std::sqrt(2.0) : 2.0;
     const auto next = static_cast<uint64_t>(std::llround(nprobe * step));
     nprobe = std::min(std::max(nprobe + 1, next), lists);
