@@ -248,6 +248,7 @@ quash_kv_status quash_kv_cuda_create(const quash_kv_options* options, int device
       return SetError(QUASH_KV_UNSUPPORTED, "device is {}, and there are {} GPUs of sm_80 or newer",
                       device, devices);
     }
+    const quash::cuda::DeviceScope scope;
     if (const char* error = quash::cuda::UseDevice(device)) return Launched(error);
     auto made = std::make_unique<quash_kv_cuda>();
     const PageFormat pages(whole);

@@ -245,6 +245,7 @@ quash_status quash_collection_attach_gpu(quash_collection* collection,
       }
       devices = {given.devices, given.num_devices};
     }
+    const quash::cuda::DeviceScope scope;
     std::shared_ptr<quash::GpuGroup> group;
     QUASH_RETURN_IF_ERROR(quash::GpuGroup::Open(devices, given.budget_bytes, &group));
     quash::SnapshotRef snapshot;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
+#include "kernels/cuda/device.h"
 #include "libquashdb/executor_exact.h"
 #include "libquashdb/executor_parallel.h"
 #include "libquashdb/executor_plan.h"
@@ -28,7 +30,9 @@ Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, cons
                     std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
   const bool on_gpu = snapshot.gpu != nullptr && !probe.enabled();
   const StagedSearch search = {snapshot, matching, probe, plan};
+  std::optional<cuda::DeviceScope> device_scope;
   if (on_gpu) {
+    device_scope.emplace();
     std::vector<size_t> open;
     QUASH_RETURN_IF_ERROR(SearchBatchOnGpu(snapshot, matching, queries, nq, plan, threads,
                                            hits->data(), counts, &open));

@@ -24,51 +24,65 @@ constexpr size_t kQueriesPerThread = 8;  // fewer take no longer than waking one
 class Batch {
  public:
   Batch(const Snapshot& snapshot, const MatchingRows& matching, const SearchPlan& plan,
-        const Widths& widths, size_t threads, const GpuPart& part, StagedCounts* counts)
+        const Widths& widths, size_t threads, const GpuJoint& joint, StagedCounts* counts)
       : snapshot_(snapshot),
         matching_(matching),
         plan_(plan),
         widths_(widths),
         threads_(std::max<size_t>(threads / 2, 1)),
-        view_(*part.view),
-        lease_(part.image, kInFlight),
+        joint_(joint),
+        sample_(SampleBlocks(joint.parts, matching, kCapacity)),
         stage_(StageOf(widths.planes)),
-        counts_(counts) {}
+        counts_(counts) {
+    for (const GpuPart& part : joint.parts) parts_.push_back(std::make_unique<Part>(part));
+  }
 
   ~Batch() {  // nothing may be in flight when the buffers go back
-    for (size_t i = 0; i < kInFlight; ++i) {
-      if (lease_[i].stream.get() != nullptr) lease_[i].stream.Wait();
+    for (const auto& part : parts_) {
+      for (size_t i = 0; i < kInFlight; ++i) {
+        if (part->lease[i].stream.get() != nullptr) part->lease[i].stream.Wait();
+      }
     }
   }
   Batch(const Batch&) = delete;
 
   Status Run(const float* queries, size_t nq, std::vector<Hit>* hits, std::vector<size_t>* open) {
-    const bool masked = matching_.count() != snapshot_.live_rows;
-    for (size_t i = 0; i < kInFlight; ++i) {
-      QUASH_RETURN_IF_GPU_ERROR("opening a stream", lease_[i].stream.Open());
-      if (masked) QUASH_RETURN_IF_ERROR(UploadMasks(matching_, view_, &lease_[i]));
+    masked_ = matching_.count() != snapshot_.live_rows;
+    for (const auto& part : parts_) {
+      QUASH_RETURN_IF_GPU_ERROR("choosing the device", part->Use());
+      for (size_t i = 0; i < kInFlight; ++i) {
+        QUASH_RETURN_IF_GPU_ERROR("opening a stream", part->lease[i].stream.Open());
+        QUASH_RETURN_IF_GPU_ERROR("making an event", part->lease[i].sampled.Open());
+        QUASH_RETURN_IF_GPU_ERROR("making an event", part->lease[i].listed.Open());
+        if (masked_) QUASH_RETURN_IF_ERROR(UploadMasks(matching_, *part->view, &part->lease[i]));
+      }
     }
-    masked_ = masked;
     // About equal passes, in whole tiles of the scan.
     constexpr size_t kTile = 32;
     const size_t passes = (nq + cuda::kScanQueries - 1) / cuda::kScanQueries;
     const size_t share = ((nq + passes - 1) / passes + kTile - 1) / kTile * kTile;
-    size_t last = 0;  // first query of the pass before
-    for (size_t first = 0; first < nq; first += share) {
-      const size_t slot = first / share % kInFlight;
-      QUASH_RETURN_IF_ERROR(Start(slot, queries + first * snapshot_.spec->dim,
-                                  std::min(share, nq - first)));
-      if (first != 0) {
-        QUASH_RETURN_IF_ERROR(
-            Collect((first / share - 1) % kInFlight, last, first - last, hits, open));
-      }
-      last = first;
+    for (size_t first = 0, pass = 0; first < nq; first += share, ++pass) {
+      QUASH_RETURN_IF_ERROR(
+          Start(pass, queries + first * snapshot_.spec->dim, std::min(share, nq - first)));
+      if (pass != 0) QUASH_RETURN_IF_ERROR(Collect(pass - 1, first - share, share, hits, open));
     }
-    return Collect(last / share % kInFlight, last, nq - last, hits, open);
+    const size_t last = (nq - 1) / share;
+    return Collect(last, last * share, nq - last * share, hits, open);
   }
 
  private:
   static constexpr size_t kInFlight = 2;
+
+  // One device's.
+  struct Part {
+    explicit Part(const GpuPart& given)
+        : image(given.image), view(given.view), lease(given.image, kInFlight) {}
+    const char* Use() const { return cuda::UseDevice(image->device()); }
+
+    GpuImage* image;
+    std::shared_ptr<const GpuView> view;
+    GpuImage::PassLease lease;
+  };
 
   // Reused between searches of a thread.
   struct Slot {
@@ -80,8 +94,13 @@ class Batch {
     return slots[i];
   }
 
-  Status Start(size_t slot, const float* queries, size_t nq);
-  Status Collect(size_t slot, size_t first, size_t nq, std::vector<Hit>* hits,
+  // Devices take turns at ranking what all have listed.
+  size_t RankingPart(size_t pass) const { return pass % parts_.size(); }
+
+  Status Start(size_t pass, const float* queries, size_t nq);
+  Status Stage(size_t pass, size_t part, const float* queries, size_t nq, GpuArgs* args);
+  Status Rank(const GpuArgs& args, GpuPass* pass);
+  Status Collect(size_t pass, size_t first, size_t nq, std::vector<Hit>* hits,
                  std::vector<size_t>* open);
 
   const Snapshot& snapshot_;
@@ -91,67 +110,118 @@ class Batch {
   // Not all: a pass is short, and one thread that waits for a processor that others use
   // would hold it up for longer than the rest takes.
   const size_t threads_;
-  const GpuView& view_;
-  GpuImage::PassLease lease_;
+  const GpuJoint& joint_;
+  std::vector<std::unique_ptr<Part>> parts_;
+  const GpuSample sample_;
   const cuda::ScanStage stage_;
   StagedCounts* counts_;
   bool masked_ = false;
 };
 
-// Prepares a pass and gives it to the device.
-Status Batch::Start(size_t slot, const float* queries, size_t nq) {
+// Prepares a pass and gives it to the devices.
+Status Batch::Start(size_t pass, const float* queries, size_t nq) {
+  const size_t slot = pass % kInFlight;
+  std::vector<GpuArgs> args(parts_.size());
+  cuda::SampleSet samples = {};
+  const bool has_sample = sample_.share != 0;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    GpuPass& own = parts_[i]->lease[slot];
+    QUASH_RETURN_IF_GPU_ERROR("choosing the device", parts_[i]->Use());
+    QUASH_RETURN_IF_ERROR(Stage(pass, i, queries, nq, &args[i]));
+    if (!has_sample) continue;
+    QUASH_RETURN_IF_GPU_ERROR("sampling", cuda::LaunchSample(args[i].scan, own.stream.get()));
+    QUASH_RETURN_IF_GPU_ERROR("recording", own.stream.Record(own.sampled));
+    samples.samples[i] = args[i].scan.sample;
+    samples.blocks[i] = args[i].scan.sample_blocks;
+    samples.count = static_cast<uint32_t>(i + 1);
+  }
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    cuda::Stream& stream = parts_[i]->lease[slot].stream;
+    QUASH_RETURN_IF_GPU_ERROR("choosing the device", parts_[i]->Use());
+    for (size_t j = 0; has_sample && j < parts_.size(); ++j) {
+      if (j != i) QUASH_RETURN_IF_GPU_ERROR("waiting", stream.WaitFor(parts_[j]->lease[slot].sampled));
+    }
+    QUASH_RETURN_IF_GPU_ERROR(
+        "scanning", has_sample ? cuda::LaunchScanBySamples(args[i].scan, samples, stream.get())
+                               : cuda::LaunchScan(args[i].scan, stream.get()));
+    QUASH_RETURN_IF_GPU_ERROR("recording", stream.Record(parts_[i]->lease[slot].listed));
+  }
+  const size_t ranking = RankingPart(pass);
+  QUASH_RETURN_IF_GPU_ERROR("choosing the device", parts_[ranking]->Use());
+  if (parts_.size() > 1) {
+    std::vector<cuda::ScanArgs> scans;
+    std::vector<GpuPass*> passes;
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      scans.push_back(args[i].scan);
+      passes.push_back(&parts_[i]->lease[slot]);
+    }
+    QUASH_RETURN_IF_ERROR(JoinLists(joint_, ranking, scans, passes, &args[ranking].scan));
+  }
+  return Rank(args[ranking], &parts_[ranking]->lease[slot]);
+}
+
+// Queries of a pass for the scan of a part, the first of which makes them ready.
+Status Batch::Stage(size_t pass, size_t part, const float* queries, size_t nq, GpuArgs* args) {
   using Place = cuda::Buffer::Place;
-  Slot& own = ThreadSlot(slot);
-  GpuPass& pass = lease_[slot];
-  if (own.queries.size() < nq) own.queries.resize(nq);
-  if (own.sets.size() < nq) own.sets.resize(nq);
-  const uint32_t sample_blocks = SampleBlocks(view_, matching_, kCapacity);
+  Slot& slot = ThreadSlot(pass % kInFlight);
+  const GpuView& view = *parts_[part]->view;
+  const uint32_t sample_blocks = sample_.blocks[part];
+  GpuPass& own = parts_[part]->lease[pass % kInFlight];
+  if (slot.queries.size() < nq) slot.queries.resize(nq);
+  if (slot.sets.size() < nq) slot.sets.resize(nq);
   const bool is_cosine = snapshot_.spec->metric == QUASH_METRIC_COSINE;
   const auto prepare = [&](size_t q, cuda::ScanQuery* scan,
                            cuda::RankQuery* rank) -> const PreparedQuery& {
-    PreparedQuery& query = own.queries[q];
-    query.Prepare(snapshot_, queries + q * snapshot_.spec->dim, widths_.planes,
-                  PreparedQuery::Against::kPlanes);
-    CandidateSet& set = own.sets[q];  // for its margins only
-    ResetSet(snapshot_, plan_, query, query.scanned(), widths_, plan_.k, &set);
+    PreparedQuery& query = slot.queries[q];
+    CandidateSet& set = slot.sets[q];  // for its margins only
+    if (part == 0) {
+      query.Prepare(snapshot_, queries + q * snapshot_.spec->dim, widths_.planes,
+                    PreparedQuery::Against::kPlanes);
+      ResetSet(snapshot_, plan_, query, query.scanned(), widths_, plan_.k, &set);
+    }
     *scan = MakeScanQuery(snapshot_, stage_, query, set);
-    SetRanks(view_, sample_blocks, widths_.capacity, plan_.k, scan);
+    SetRanks(sample_, widths_.capacity, plan_.k, scan);
     scan->key_limit = -kInfinity;
     scan->estimate_limit = sample_blocks != 0 ? -kInfinity : kInfinity;
     scan->k = static_cast<uint32_t>(plan_.k);
     scan->width = static_cast<uint32_t>(widths_.capacity);
     scan->slack = set.slack();
     scan->is_cosine = is_cosine;
-    *rank = {.offset = query.offset(),
-             .margin = query.scanned().Margin(kRerankSigmas),
-             .margin2 = query.two_planes().Margin(kRerankSigmas),
-             .lut_step = query.lut().step,
-             .lut_bias = query.lut().bias,
-             .level_scale = query.levels().scale};
+    if (rank != nullptr) {
+      *rank = {.offset = query.offset(),
+               .margin = query.scanned().Margin(kRerankSigmas),
+               .margin2 = query.two_planes().Margin(kRerankSigmas),
+               .lut_step = query.lut().step,
+               .lut_bias = query.lut().bias,
+               .level_scale = query.levels().scale};
+    }
     return query;
   };
-  const uint32_t first = FirstScored(plan_.k);
-  QUASH_RETURN_IF_GPU_ERROR("allocating",
-                            pass.survivors.Reserve(nq * widths_.capacity * 4 * sizeof(uint32_t)));
-  QUASH_RETURN_IF_GPU_ERROR(
-      "allocating pinned memory",
-      pass.summaries.Reserve(nq * sizeof(cuda::RankSummary), Place::kPinned));
-  QUASH_RETURN_IF_GPU_ERROR(
-      "allocating pinned memory",
-      pass.ranked.Reserve(nq * (plan_.k + cuda::kRankTies) * sizeof(cuda::RankedRow),
-                          Place::kPinned));
-  GpuArgs args;
-  QUASH_RETURN_IF_ERROR(StageQueries({.snapshot = &snapshot_,
-                                      .view = &view_,
-                                      .pass = &pass,
-                                      .stage = stage_,
-                                      .capacity = kCapacity,
-                                      .masked = masked_,
-                                      .has_final = true,
-                                      .ranks = true,
-                                      .threads = std::clamp<size_t>(nq / kQueriesPerThread, 1,
-                                                                    threads_)},
-                                     nq, prepare, sample_blocks, &args));
+  const bool ranks = part == RankingPart(pass);
+  if (ranks) {
+    QUASH_RETURN_IF_GPU_ERROR("allocating",
+                              own.survivors.Reserve(nq * widths_.capacity * 4 * sizeof(uint32_t)));
+    QUASH_RETURN_IF_GPU_ERROR(
+        "allocating pinned memory",
+        own.summaries.Reserve(nq * sizeof(cuda::RankSummary), Place::kPinned));
+    QUASH_RETURN_IF_GPU_ERROR(
+        "allocating pinned memory",
+        own.ranked.Reserve(nq * (plan_.k + cuda::kRankTies) * sizeof(cuda::RankedRow),
+                           Place::kPinned));
+  }
+  return StageQueries({.snapshot = &snapshot_,
+                       .view = &view,
+                       .pass = &own,
+                       .stage = stage_,
+                       .capacity = kCapacity,
+                       .masked = masked_,
+                       .has_final = true,
+                       .ranks = ranks,
+                       .threads = std::clamp<size_t>(nq / kQueriesPerThread, 1, threads_)},
+                      nq, prepare, sample_blocks, args);
+}
+
+Status Batch::Rank(const GpuArgs& args, GpuPass* pass) {
   const RefineCosts costs = RefineCostsOf(snapshot_);
   const LevelCodebook& codebook = snapshot_.quantizer->codebook();
   const cuda::RankArgs ranking{.scan = args.scan,
@@ -159,26 +229,25 @@ Status Batch::Start(size_t slot, const float* queries, size_t nq) {
                                .queries = args.rank,
                                .k = static_cast<uint32_t>(plan_.k),
                                .width = static_cast<uint32_t>(widths_.capacity),
-                               .first = first,
+                               .first = FirstScored(plan_.k),
                                .m = codebook.m,
                                .delta = codebook.delta,
                                .refines = CanRefine(snapshot_, widths_),
                                .block_cost = static_cast<uint32_t>(costs.block),
                                .row_cost = static_cast<uint32_t>(costs.row),
-                               .survivors = pass.survivors.as<uint32_t>(),
-                               .summaries = pass.summaries.as<cuda::RankSummary>(),
-                               .rows = pass.ranked.as<cuda::RankedRow>()};
-  QUASH_RETURN_IF_GPU_ERROR("scanning", cuda::LaunchScan(args.scan, pass.stream.get()));
-  QUASH_RETURN_IF_GPU_ERROR("ranking", cuda::LaunchRank(ranking, pass.stream.get()));
+                               .survivors = pass->survivors.as<uint32_t>(),
+                               .summaries = pass->summaries.as<cuda::RankSummary>(),
+                               .rows = pass->ranked.as<cuda::RankedRow>()};
+  QUASH_RETURN_IF_GPU_ERROR("ranking", cuda::LaunchRank(ranking, pass->stream.get()));
   return Status();
 }
 
 // Waits for a pass and orders its results.
-Status Batch::Collect(size_t slot, size_t first, size_t nq, std::vector<Hit>* hits,
+Status Batch::Collect(size_t pass, size_t first, size_t nq, std::vector<Hit>* hits,
                       std::vector<size_t>* open) {
-  GpuPass& pass = lease_[slot];
-  QUASH_RETURN_IF_GPU_ERROR("scanning", pass.stream.Wait());
-  const auto* summaries = pass.summaries.as<cuda::RankSummary>();
+  GpuPass& own = parts_[RankingPart(pass)]->lease[pass % kInFlight];
+  QUASH_RETURN_IF_GPU_ERROR("scanning", own.stream.Wait());
+  const auto* summaries = own.summaries.as<cuda::RankSummary>();
   const size_t room = plan_.k + cuda::kRankTies;
   const size_t wanted = std::min<uint64_t>(plan_.k, matching_.count());
   // Few and short lists: waking all threads would take longer.
@@ -190,9 +259,9 @@ Status Batch::Collect(size_t slot, size_t first, size_t nq, std::vector<Hit>* hi
       is_open[q] = summaries[q].status != cuda::RankSummary::kDone;
       if (is_open[q]) continue;
       TopHits best(snapshot_, plan_);
-      const cuda::RankedRow* rows = pass.ranked.as<cuda::RankedRow>() + q * room;
+      const cuda::RankedRow* rows = own.ranked.as<cuda::RankedRow>() + q * room;
       for (uint32_t row = 0; row < summaries[q].rows; ++row) {
-        best.Push(rows[row].score, RowIndex(view_.segments[rows[row].segment], rows[row].row));
+        best.Push(rows[row].score, RowIndex(joint_.segments[rows[row].segment], rows[row].row));
       }
       QUASH_RETURN_IF_ERROR(best.Finish(&hits[first + q]));
       is_open[q] = hits[first + q].size() < wanted;
@@ -216,15 +285,20 @@ Status Batch::Collect(size_t slot, size_t first, size_t nq, std::vector<Hit>* hi
     counts_->final.rows_out += hits[first + q].size();
     counts_->final.bytes += summary.scored * FinalRowBytes(snapshot_);
   }
-  counts_->plane_scan.bytes += view_.num_blocks * GpuBlockBytes(snapshot_, stage_);
+  counts_->plane_scan.bytes += joint_.num_blocks * GpuBlockBytes(snapshot_, stage_);
   return Status();
 }
 
-bool AllResident(const Snapshot& snapshot, const MatchingRows& matching, const GpuView& view) {
+bool AllResident(const Snapshot& snapshot, const MatchingRows& matching,
+                 const std::vector<GpuPart>& parts) {
   for (size_t i = 0; i < snapshot.segments.size(); ++i) {
-    if (matching.mask(i) != nullptr && !view.resident[i]) return false;
+    if (matching.mask(i) != nullptr &&
+        std::ranges::none_of(parts, [&](const GpuPart& part) { return part.view->resident[i]; })) {
+      return false;
+    }
   }
-  return true;
+  return std::ranges::all_of(
+      parts, [&](const GpuPart& part) { return HasFinalScores(snapshot, *part.view); });
 }
 
 }  // namespace
@@ -235,25 +309,22 @@ Status SearchBatchOnGpu(const Snapshot& snapshot, const MatchingRows& matching,
   open->resize(nq);
   std::iota(open->begin(), open->end(), size_t{0});
   const Widths widths = ChooseWidths(snapshot, plan, plan.k);
-  if (snapshot.gpu == nullptr || snapshot.gpu->images().size() != 1 || nq < kLeastQueries ||
+  if (snapshot.gpu == nullptr || nq < kLeastQueries ||
       !widths.adaptive || plan.has_cursor ||
       plan.min_score != -std::numeric_limits<double>::infinity() || plan.k > cuda::kRankMax ||
       widths.capacity > cuda::kRankWidthMax) {
     return Status();
   }
   std::string note;
-  const auto parts = GpuParts(snapshot, widths.planes, /*with_tail=*/true, &note);
-  if (parts.empty() || !HasFinalScores(snapshot, *parts[0].view) ||
-      !AllResident(snapshot, matching, *parts[0].view)) {
+  std::vector<GpuPart> parts = GpuParts(snapshot, widths.planes, /*with_tail=*/true, &note);
+  if (parts.empty() || (parts.size() > 1 && !snapshot.gpu->shares_memory()) ||
+      !AllResident(snapshot, matching, parts)) {
     return Status();
   }
-  Status status;
-  if (const char* error = cuda::UseDevice(parts[0].image->device()); error != nullptr) {
-    counts->gpu_note = error;
-    return Status();
-  }
-  {
-    Batch batch(snapshot, matching, plan, widths, threads, parts[0], counts);
+  std::shared_ptr<const GpuJoint> joint;
+  Status status = snapshot.gpu->Join(std::move(parts), &joint);
+  if (status.ok()) {
+    Batch batch(snapshot, matching, plan, widths, threads, *joint, counts);
     open->clear();
     status = batch.Run(queries, nq, hits, open);
   }

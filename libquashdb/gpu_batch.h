@@ -11,7 +11,8 @@ namespace quash {
 
 // Answers those of nq queries that it can, in passes of which one is prepared while
 // another is on the device. It takes searches of at least a few queries, with adaptive
-// widths and no bounds on scores, of rows that one GPU holds with all that scores them.
+// widths and no bounds on scores, of rows that GPUs hold with all that scores them; several
+// scan each its own, and take turns at ranking the rows that all have found.
 // Results are those of SearchStagedTile(), as the steps are.
 //   queries  [nq, dim]
 //   threads  for what the host does

@@ -29,6 +29,7 @@ Status GpuGroup::Open(std::span<const int> devices, uint64_t budget_bytes,
         GpuImage::Open(device, budget_bytes, static_cast<uint64_t>(sharing), &image));
     group->images_.push_back(std::move(image));
   }
+  group->shares_memory_ = cuda::SharePeers(devices);
   *out = std::move(group);
   return Status();
 }
@@ -78,11 +79,29 @@ std::shared_ptr<const std::vector<uint8_t>> GpuGroup::Owners(const Snapshot& sna
 Status GpuGroup::View(const Snapshot& snapshot, bool with_tail,
                       std::vector<std::shared_ptr<const GpuView>>* views) {
   const auto owners = Owners(snapshot);
+  {
+    // It would hold what is uploaded for an older snapshot beside what a new one needs.
+    const std::lock_guard lock(mutex_);
+    if (joint_ != nullptr && joint_->parts[0].view->generation != snapshot.generation) {
+      joint_ = nullptr;
+    }
+  }
   views->resize(images_.size());
   for (size_t i = 0; i < images_.size(); ++i) {
     QUASH_RETURN_IF_ERROR(images_[i]->View(snapshot, *owners, static_cast<uint8_t>(i), with_tail,
                                            &(*views)[i]));
   }
+  return Status();
+}
+
+Status GpuGroup::Join(std::vector<GpuPart> parts, std::shared_ptr<const GpuJoint>* out) {
+  const std::lock_guard lock(mutex_);
+  const auto same = [](const GpuPart& a, const GpuPart& b) { return a.view == b.view; };
+  if (joint_ == nullptr || !std::ranges::equal(joint_->parts, parts, same)) {
+    joint_ = nullptr;
+    QUASH_RETURN_IF_ERROR(MakeJoint(std::move(parts), &joint_));
+  }
+  *out = joint_;
   return Status();
 }
 

@@ -11,13 +11,14 @@
 #include <vector>
 
 #include "libquashdb/gpu_image.h"
+#include "libquashdb/gpu_joint.h"
 #include "libquashdb/snapshot.h"
 #include "libquashdb/status.h"
 
 namespace quash {
 
 // GPUs of one group at most.
-inline constexpr size_t kMaxGpus = 64;
+inline constexpr size_t kMaxGpus = cuda::kJoinMax;
 
 // Thread-safe.
 class GpuGroup {
@@ -37,6 +38,11 @@ class GpuGroup {
   Status View(const Snapshot& snapshot, bool with_tail,
               std::vector<std::shared_ptr<const GpuView>>* views);
 
+  // Whether each device can read the others' memory.
+  bool shares_memory() const { return shares_memory_; }
+  // Of parts that hold something, if memory is shared.
+  Status Join(std::vector<GpuPart> parts, std::shared_ptr<const GpuJoint>* out);
+
  private:
   // Image of every segment of a snapshot. A segment keeps its image; new ones go where
   // the fewest rows are for the budget.
@@ -48,10 +54,12 @@ class GpuGroup {
   };
 
   std::vector<std::shared_ptr<GpuImage>> images_;
+  bool shares_memory_ = false;
   std::mutex mutex_;  // of what follows
   std::unordered_map<const Segment*, Owned> owned_;
   uint64_t generation_ = 0;
   std::shared_ptr<const std::vector<uint8_t>> owners_;  // of that generation
+  std::shared_ptr<const GpuJoint> joint_;               // of the last search
 };
 
 }  // namespace quash

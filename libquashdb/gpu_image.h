@@ -45,7 +45,9 @@ struct GpuView {
 // Buffers of one pass, reused.
 struct GpuPass {
   cuda::Stream stream;
+  cuda::Event sampled, listed;  // the scan has left its sample, its lists
   cuda::Buffer input, masks, sample, limits, counts, candidates, kept_counts, kept, survivors;
+  cuda::Buffer joined_limits, joined_counts, joined;
   cuda::Buffer staged, scored, summaries, ranked;  // pinned
 };
 

@@ -42,16 +42,28 @@ Status UploadMasks(const MatchingRows& matching, const GpuView& view, GpuPass* p
   return Status();
 }
 
-uint32_t SampleBlocks(const GpuView& view, const MatchingRows& matching, uint32_t capacity) {
-  if (matching.count() <= capacity / 4 * 3) return 0;
-  return std::min(view.num_blocks, cuda::kScanSampleBlocks);
+GpuSample SampleBlocks(std::span<const GpuPart> parts, const MatchingRows& matching,
+                       uint32_t capacity) {
+  GpuSample sample;
+  sample.blocks.resize(parts.size());
+  if (matching.count() <= capacity / 4 * 3) return sample;
+  uint64_t blocks = 0, sampled = 0;
+  for (const GpuPart& part : parts) blocks += part.view->num_blocks;
+  // Small parts are rounded up, to one block.
+  const uint64_t wanted =
+      std::min<uint64_t>(blocks, cuda::kScanSampleBlocks - (parts.size() - 1));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const uint64_t own = wanted * parts[i].view->num_blocks / blocks;
+    sample.blocks[i] = static_cast<uint32_t>(std::max<uint64_t>(own, 1));
+    sampled += sample.blocks[i];
+  }
+  sample.share = static_cast<double>(sampled) / static_cast<double>(blocks);
+  return sample;
 }
 
-void SetRanks(const GpuView& view, uint32_t sample_blocks, size_t wanted, size_t k,
-              cuda::ScanQuery* query) {
-  const double share = static_cast<double>(sample_blocks) / view.num_blocks;
-  query->key_rank = SampleRank(wanted, share);
-  query->estimate_rank = SampleRank(k, share);
+void SetRanks(const GpuSample& sample, size_t wanted, size_t k, cuda::ScanQuery* query) {
+  query->key_rank = SampleRank(wanted, sample.share);
+  query->estimate_rank = SampleRank(k, sample.share);
 }
 
 cuda::ScanQuery MakeScanQuery(const Snapshot& snapshot, cuda::ScanStage stage,

@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
+#include <vector>
 
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/scan_rank.h"
 #include "libquashdb/executor_candidates.h"
 #include "libquashdb/executor_rows.h"
-#include "libquashdb/gpu_image.h"
+#include "libquashdb/gpu_group.h"
 
 namespace quash {
 
@@ -38,12 +40,17 @@ cuda::ScanStage StageOf(size_t planes);
 // Uploads the masks of a filter to pass->masks.
 Status UploadMasks(const MatchingRows& matching, const GpuView& view, GpuPass* pass);
 
-// Blocks that limits are taken from, and with them a query's ranks; none if the
-// matching rows all fit in the list.
+// Blocks that limits are taken from: of each view in proportion, all in one sample. None
+// if the matching rows all fit in the list.
+struct GpuSample {
+  std::vector<uint32_t> blocks;  // [views]
+  double share = 0;              // of all blocks
+};
+GpuSample SampleBlocks(std::span<const GpuPart> parts, const MatchingRows& matching,
+                       uint32_t capacity);
+// A query's ranks in it.
 //   wanted  rows that the key limit should let through
-uint32_t SampleBlocks(const GpuView& view, const MatchingRows& matching, uint32_t capacity);
-void SetRanks(const GpuView& view, uint32_t sample_blocks, size_t wanted, size_t k,
-              cuda::ScanQuery* query);
+void SetRanks(const GpuSample& sample, size_t wanted, size_t k, cuda::ScanQuery* query);
 
 // A query and the bounds of its set as the scan wants them, no limits set.
 cuda::ScanQuery MakeScanQuery(const Snapshot& snapshot, cuda::ScanStage stage,

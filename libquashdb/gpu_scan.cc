@@ -15,6 +15,14 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kLeastCapacity = 16384;
 constexpr size_t kMostCapacity = 1 << 18;
 
+// Index in the snapshot of a row by its place on a device.
+uint64_t RowIndexOf(const GpuView& view, uint32_t row) {
+  const uint32_t block = row / kBlockRows;
+  const auto& first = view.first_blocks;
+  const size_t i = std::ranges::upper_bound(first, block) - first.begin() - 1;
+  return RowIndex(view.segments[i], row - first[i] * static_cast<uint32_t>(kBlockRows));
+}
+
 }  // namespace
 
 uint64_t GpuBlockBytes(const Snapshot& snapshot, cuda::ScanStage stage) {
@@ -58,13 +66,6 @@ bool HasFinalScores(const Snapshot& snapshot, const GpuView& view) {
   return view.level >= (has_tier ? GpuLevel::kTier : GpuLevel::kCodes);
 }
 
-uint64_t RowIndexOf(const GpuView& view, uint32_t row) {
-  const uint32_t block = row / kBlockRows;
-  const auto& first = view.first_blocks;
-  const size_t i = std::upper_bound(first.begin(), first.end(), block) - first.begin() - 1;
-  return RowIndex(view.segments[i], row - first[i] * static_cast<uint32_t>(kBlockRows));
-}
-
 std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const MatchingRows& matching,
                                         bool has_filter, const Widths& widths, size_t threads,
                                         std::string* note) {
@@ -78,6 +79,12 @@ std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const Matching
   std::vector<GpuPart> parts = GpuParts(snapshot, widths.planes, /*with_tail=*/false, note);
   if (parts.empty()) return nullptr;
   std::unique_ptr<GpuScan> scan(new GpuScan(snapshot, matching));
+  if (parts.size() > 1 && snapshot.gpu->shares_memory()) {
+    if (const Status status = snapshot.gpu->Join(parts, &scan->joint_); !status.ok()) {
+      *note = status.message();
+      return nullptr;
+    }
+  }
   scan->stage_ = StageOf(widths.planes);
   scan->has_filter_ = has_filter;
   scan->threads_ = threads;
@@ -92,8 +99,8 @@ std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const Matching
   return scan;
 }
 
-Status GpuScan::Launch(Part* part, std::span<const PreparedQuery> queries,
-                       std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks) {
+Status GpuScan::Stage(Part* part, std::span<const PreparedQuery> queries,
+                      std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks) {
   using Place = cuda::Buffer::Place;
   GpuPass& pass = part->pass;
   const size_t nq = queries.size(), list = nq * capacity_;
@@ -104,7 +111,6 @@ Status GpuScan::Launch(Part* part, std::span<const PreparedQuery> queries,
   QUASH_RETURN_IF_GPU_ERROR(
       "allocating pinned memory",
       pass.summaries.Reserve(nq * sizeof(cuda::ScanSummary), Place::kPinned));
-  GpuArgs args;
   QUASH_RETURN_IF_ERROR(StageQueries({.snapshot = &snapshot_,
                                       .view = part->view.get(),
                                       .pass = &pass,
@@ -120,10 +126,49 @@ Status GpuScan::Launch(Part* part, std::span<const PreparedQuery> queries,
                                        *out = scan[q];
                                        return queries[q];
                                      },
-                                     sample_blocks, &args));
-  QUASH_RETURN_IF_GPU_ERROR("scanning", cuda::LaunchScan(args.scan, pass.stream.get()));
-  QUASH_RETURN_IF_GPU_ERROR("narrowing", cuda::LaunchNarrow(args.scan, pass.stream.get()));
-  QUASH_RETURN_IF_GPU_ERROR("scoring", cuda::LaunchFinish(args.finish, pass.stream.get()));
+                                     sample_blocks, &part->args));
+  if (sample_blocks == 0) return Status();
+  QUASH_RETURN_IF_GPU_ERROR("making an event", pass.sampled.Open());
+  QUASH_RETURN_IF_GPU_ERROR("sampling", cuda::LaunchSample(part->args.scan, pass.stream.get()));
+  QUASH_RETURN_IF_GPU_ERROR("recording", pass.stream.Record(pass.sampled));
+  return Status();
+}
+
+Status GpuScan::Launch(const Part& part, const cuda::SampleSet& samples) {
+  cuda::Stream& stream = part.pass.stream;
+  QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(part.image->device()));
+  for (const auto& other : parts_) {
+    if (samples.count > 1 && other.get() != &part) {
+      QUASH_RETURN_IF_GPU_ERROR("waiting", stream.WaitFor(other->pass.sampled));
+    }
+  }
+  const cuda::ScanArgs& args = part.args.scan;
+  QUASH_RETURN_IF_GPU_ERROR("scanning",
+                            samples.count != 0
+                                ? cuda::LaunchScanBySamples(args, samples, stream.get())
+                                : cuda::LaunchScan(args, stream.get()));
+  if (joint_ == nullptr) return Status();
+  QUASH_RETURN_IF_GPU_ERROR("making an event", part.pass.listed.Open());
+  QUASH_RETURN_IF_GPU_ERROR("recording", stream.Record(part.pass.listed));
+  return Status();
+}
+
+Status GpuScan::LaunchFinish() {
+  std::vector<cuda::ScanArgs> scans;
+  std::vector<GpuPass*> passes;
+  for (const auto& part : parts_) {
+    scans.push_back(part->args.scan);
+    passes.push_back(&part->pass);
+  }
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    CUstream_st* stream = passes[i]->stream.get();
+    QUASH_RETURN_IF_GPU_ERROR("choosing the device",
+                              cuda::UseDevice(parts_[i]->image->device()));
+    cuda::ScanArgs all = scans[i];
+    if (joint_ != nullptr) QUASH_RETURN_IF_ERROR(JoinLists(*joint_, i, scans, passes, &all));
+    QUASH_RETURN_IF_GPU_ERROR("narrowing", cuda::LaunchNarrowByAll(scans[i], all, stream));
+    QUASH_RETURN_IF_GPU_ERROR("scoring", cuda::LaunchFinish(parts_[i]->args.finish, stream));
+  }
   return Status();
 }
 
@@ -172,16 +217,22 @@ void GpuScan::PushFound(size_t q, const PreparedQuery& query, CandidateSet* set)
 
 Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& widths, size_t k,
                      std::span<CandidateSet> sets, uint64_t* bytes) {
-  Status status;
   std::vector<cuda::ScanQuery> scan(queries.size());
-  for (const auto& part : parts_) {
+  std::vector<GpuPart> all;
+  for (const auto& part : parts_) all.push_back({part->image, part->view});
+  const bool together = joint_ != nullptr || parts_.size() == 1;
+  GpuSample sample = SampleBlocks(all, matching_, capacity_);
+  cuda::SampleSet samples = {};
+  const auto stage = [&](size_t i) -> Status {
+    Part* part = parts_[i].get();
     QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(part->image->device()));
     QUASH_RETURN_IF_GPU_ERROR("opening a stream", part->pass.stream.Open());
     if (has_filter_) QUASH_RETURN_IF_ERROR(UploadMasks(matching_, *part->view, &part->pass));
-    const uint32_t sample_blocks = SampleBlocks(*part->view, matching_, capacity_);
+    if (!together) sample = SampleBlocks(std::span(all).subspan(i, 1), matching_, capacity_);
+    const uint32_t sample_blocks = sample.blocks[together ? i : 0];
     for (size_t q = 0; q < queries.size(); ++q) {
       scan[q] = MakeScanQuery(snapshot_, stage_, queries[q], sets[q]);
-      SetRanks(*part->view, sample_blocks, widths.capacity, k, &scan[q]);
+      SetRanks(sample, widths.capacity, k, &scan[q]);
       scan[q].key_limit = sets[q].lower();
       scan[q].estimate_limit = widths.adaptive && sample_blocks != 0 ? -kInfinity : kInfinity;
       // A page's rows above its border are no part of the best k.
@@ -196,9 +247,23 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
         scan[q].is_cosine = snapshot_.spec->metric == QUASH_METRIC_COSINE;
       }
     }
-    status = Launch(part.get(), queries, scan, sample_blocks);
-    if (!status.ok()) break;
+    return Stage(part, queries, scan, sample_blocks);
+  };
+  Status status;
+  for (size_t i = 0; status.ok() && i < parts_.size(); ++i) {
+    status = stage(i);
+    const cuda::ScanArgs& args = parts_[i]->args.scan;
+    if (!status.ok() || args.sample_blocks == 0) continue;
+    const size_t at = together ? i : 0;
+    samples.samples[at] = args.sample;
+    samples.blocks[at] = args.sample_blocks;
+    samples.count = static_cast<uint32_t>(at + 1);
+    if (!together) status = Launch(*parts_[i], samples);
   }
+  for (size_t i = 0; status.ok() && i < parts_.size(); ++i) {
+    if (together || samples.count == 0) status = Launch(*parts_[i], samples);
+  }
+  if (status.ok()) status = LaunchFinish();
   if (const Status waited = Wait(); status.ok()) status = waited;
   QUASH_RETURN_IF_ERROR(status);
   for (const auto& part : parts_) {
@@ -235,9 +300,11 @@ Status GpuScan::Repeat(std::span<const PreparedQuery> queries, size_t q, float k
     if (const char* error = cuda::UseDevice(part->image->device()); error != nullptr) {
       status = Error(QUASH_INTERNAL, "GPU: choosing the device failed: {}", error);
     }
-    if (status.ok()) status = Launch(part.get(), queries, scan, 0);
+    if (status.ok()) status = Stage(part.get(), queries, scan, 0);
+    if (status.ok()) status = Launch(*part, {});
     if (!status.ok()) break;
   }
+  if (status.ok()) status = LaunchFinish();
   if (const Status waited = Wait(); status.ok()) status = waited;
   QUASH_RETURN_IF_ERROR(status);
   for (const auto& part : parts_) {

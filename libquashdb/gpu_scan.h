@@ -21,19 +21,15 @@ inline constexpr size_t kGpuTileQueries = cuda::kScanQueries;
 // What the devices of `snapshot` hold of it, those that hold something, and that a
 // scan of `planes` planes can read. Empty where a search is left to the CPU: `note`
 // says why, if there is a GPU.
-struct GpuPart {
-  GpuImage* image;
-  std::shared_ptr<const GpuView> view;
-};
 std::vector<GpuPart> GpuParts(const Snapshot& snapshot, size_t planes, bool with_tail,
                               std::string* note);
 
 // Whether a device can give final scores of its rows.
 bool HasFinalScores(const Snapshot& snapshot, const GpuView& view);
 
-// Rows of the segments that GPUs hold, for the queries of one tile. Each device takes
-// its limits from a sample of its own rows and lists what may be among the best of
-// them, all at the same time.
+// Rows of the segments that GPUs hold, for the queries of one tile. Each device lists those
+// of its own that may be among the best: of all rows where devices can read each other's
+// memory, else of its own.
 class GpuScan {
  public:
   // Null where a search is better left to the CPU: no GPU, codes too wide, planes that
@@ -80,7 +76,7 @@ class GpuScan {
     std::shared_ptr<const GpuView> view;
     GpuImage::PassLease lease;
     GpuPass& pass;
-    uint32_t sample_blocks = 0;
+    GpuArgs args;                              // of the last launch
     std::vector<cuda::ScanSummary> summaries;  // [nq]
   };
 
@@ -92,8 +88,13 @@ class GpuScan {
   const cuda::Scored& At(size_t q, uint32_t found) const {
     return parts_[found >> kPlaceBits]->At(q, capacity_, found & ((1u << kPlaceBits) - 1));
   }
-  Status Launch(Part* part, std::span<const PreparedQuery> queries,
-                std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks);
+  // Queries to a device, with what it needs of its own; then the scan, by limits of the
+  // queries or of samples if there are any.
+  Status Stage(Part* part, std::span<const PreparedQuery> queries,
+               std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks);
+  Status Launch(const Part& part, const cuda::SampleSet& samples);
+  // What comes after the scans of all parts.
+  Status LaunchFinish();
   // Waits for all parts.
   Status Wait();
   void PushFound(size_t q, const PreparedQuery& query, CandidateSet* set) const;
@@ -101,6 +102,7 @@ class GpuScan {
   const Snapshot& snapshot_;
   const MatchingRows& matching_;
   std::vector<std::unique_ptr<Part>> parts_;
+  std::shared_ptr<const GpuJoint> joint_;  // of several parts that share memory
   std::vector<bool> resident_;
   cuda::ScanStage stage_ = cuda::ScanStage::kPlane1;
   bool has_filter_ = false;
@@ -112,8 +114,5 @@ class GpuScan {
 
 // Bytes that a scan of a stage reads of one block.
 uint64_t GpuBlockBytes(const Snapshot& snapshot, cuda::ScanStage stage);
-
-// Index of a row of a view in its snapshot.
-uint64_t RowIndexOf(const GpuView& view, uint32_t row);
 
 }  // namespace quash

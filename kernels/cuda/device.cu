@@ -1,6 +1,10 @@
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <mutex>
+#include <set>
+#include <utility>
 
 #include "kernels/cuda/device.h"
 
@@ -14,6 +18,22 @@ const char* Text(cudaError_t error) {
 }
 
 constexpr int kLeastMajor = 8;
+
+// Whether the process has a context on a device. Only the driver can say so without
+// making one.
+bool IsUsed(int device) {
+  using GetState = CUresult (*)(CUdevice, unsigned*, int*);
+  static const GetState get_state = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &found, 12000,
+                                     cudaEnableDefault, &result);
+    return reinterpret_cast<GetState>(found);
+  }();
+  unsigned flags = 0;
+  int active = 0;
+  return get_state != nullptr && get_state(device, &flags, &active) == CUDA_SUCCESS && active != 0;
+}
 
 }  // namespace
 
@@ -37,6 +57,39 @@ int DeviceCount() {
 }
 
 const char* UseDevice(int device) { return Text(cudaSetDevice(device)); }
+
+bool SharePeers(std::span<const int> devices) {
+  static std::mutex mutex;
+  static std::set<std::pair<int, int>> shared;  // asking again would be an error of the driver's
+  const std::lock_guard lock(mutex);
+  for (int from : devices) {
+    for (int to : devices) {
+      if (from == to || shared.contains({from, to})) continue;
+      int possible = 0;
+      if (cudaDeviceCanAccessPeer(&possible, from, to) != cudaSuccess) cudaGetLastError();
+      if (possible == 0 || UseDevice(from) != nullptr) return false;
+      const cudaError_t error = cudaDeviceEnablePeerAccess(to, 0);
+      if (error != cudaSuccess) cudaGetLastError();
+      if (error != cudaSuccess && error != cudaErrorPeerAccessAlreadyEnabled) return false;
+      shared.insert({from, to});
+    }
+  }
+  return true;
+}
+
+DeviceScope::DeviceScope() {
+  if (cudaGetDevice(&device_) != cudaSuccess || !IsUsed(device_)) {
+    cudaGetLastError();
+    device_ = -1;
+  }
+}
+
+DeviceScope::~DeviceScope() {
+  int device = -1;
+  if (device_ >= 0 && cudaGetDevice(&device) == cudaSuccess && device != device_) {
+    UseDevice(device_);
+  }
+}
 
 const char* DeviceMemory(size_t* free_bytes, size_t* total_bytes) {
   return Text(cudaMemGetInfo(free_bytes, total_bytes));
@@ -72,6 +125,15 @@ const char* Buffer::Reserve(size_t bytes, Place place) {
   return error;
 }
 
+Event::~Event() {
+  if (event_ != nullptr) cudaEventDestroy(event_);
+}
+
+const char* Event::Open() {
+  if (event_ != nullptr) return nullptr;
+  return Text(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+}
+
 Stream::~Stream() {
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
@@ -91,6 +153,14 @@ const char* Stream::Download(const void* from, size_t bytes, void* to) {
 
 const char* Stream::Zero(void* data, size_t bytes) {
   return Text(cudaMemsetAsync(data, 0, bytes, stream_));
+}
+
+const char* Stream::Record(const Event& event) {
+  return Text(cudaEventRecord(event.get(), stream_));
+}
+
+const char* Stream::WaitFor(const Event& event) {
+  return Text(cudaStreamWaitEvent(stream_, event.get()));
 }
 
 const char* Stream::Wait() { return Text(cudaStreamSynchronize(stream_)); }

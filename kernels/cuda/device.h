@@ -4,8 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 
+struct CUevent_st;
 struct CUstream_st;
 
 namespace quash::cuda {
@@ -16,6 +18,22 @@ bool HasCuda();
 int DeviceCount();
 // Of the calling thread; what later calls allocate and launch on.
 const char* UseDevice(int device);
+// Whether kernels on each of these devices can read what is allocated on the others, which
+// this turns on. Changes the thread's device.
+bool SharePeers(std::span<const int> devices);
+
+// Gives the calling thread the device back that it had, which others in the process use
+// too. Not one that nobody has used yet: choosing it would take memory there.
+class DeviceScope {
+ public:
+  DeviceScope();
+  ~DeviceScope();
+  DeviceScope(const DeviceScope&) = delete;
+
+ private:
+  int device_ = -1;
+};
+
 const char* DeviceMemory(size_t* free_bytes, size_t* total_bytes);
 // "NVIDIA H200"; up to `size` bytes with the final zero.
 const char* DeviceName(int device, char* name, size_t size);
@@ -48,6 +66,19 @@ class Buffer {
   Place place_ = Place::kDevice;
 };
 
+// A point in a stream, for streams of any device to wait for.
+class Event {
+ public:
+  Event() = default;
+  ~Event();
+  Event(const Event&) = delete;
+  const char* Open();  // on the thread's device; does nothing if open
+  CUevent_st* get() const { return event_; }
+
+ private:
+  CUevent_st* event_ = nullptr;
+};
+
 class Stream {
  public:
   Stream() = default;
@@ -59,6 +90,8 @@ class Stream {
   const char* Upload(const void* from, size_t bytes, void* to);
   const char* Download(const void* from, size_t bytes, void* to);
   const char* Zero(void* data, size_t bytes);
+  const char* Record(const Event& event);
+  const char* WaitFor(const Event& event);  // what is launched from here on does
   const char* Wait();
 
  private:

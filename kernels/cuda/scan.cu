@@ -404,12 +404,21 @@ const char* LaunchPass(const ScanArgs& args, CUstream_st* stream) {
   return LaunchTiles<1, false>(args, stream);
 }
 
-const char* LaunchSample(const ScanArgs& args, CUstream_st* stream) {
+const char* LaunchSamplePass(const ScanArgs& args, CUstream_st* stream) {
   if (args.stage != ScanStage::kPlane1) return LaunchCodeScan(args, true, stream);
   if (args.nq > 2 * kTileQueries && Chunks(args.dim) <= 48) {
     return LaunchTiles<4, true>(args, stream);
   }
   return LaunchBitScan<4, true>(args, stream);
+}
+
+const char* Check(const ScanArgs& args) {
+  if (args.nq == 0 || args.nq > kScanQueries) return "a scan takes 1 to 128 queries";
+  if (args.dim == 0 || args.dim > kScanDimMax) return "a scan takes dimensions up to 16384";
+  if (args.sample_blocks > min(kScanSampleBlocks, args.num_blocks)) {
+    return "the sample has more blocks than there are, or than it may have";
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -452,26 +461,38 @@ void PackScanWeights(const int8_t* weights, uint32_t q, uint32_t nq, size_t dim,
   }
 }
 
+const char* LaunchSample(const ScanArgs& args, CUstream_st* stream) {
+  if (const char* error = Check(args); error != nullptr) return error;
+  return LaunchSamplePass(args, stream);
+}
+
+const char* LaunchScanBySamples(const ScanArgs& args, const SampleSet& samples,
+                                CUstream_st* stream) {
+  SelectLimits<<<args.nq, kSelectThreads, 0, stream>>>(args, samples);
+  const char* error = Text(cudaGetLastError());
+  return error == nullptr ? LaunchPass(args, stream) : error;
+}
+
 const char* LaunchScan(const ScanArgs& args, CUstream_st* stream) {
-  if (args.nq == 0 || args.nq > kScanQueries) return "a scan takes 1 to 128 queries";
-  if (args.dim == 0 || args.dim > kScanDimMax) return "a scan takes dimensions up to 16384";
+  if (const char* error = Check(args); error != nullptr) return error;
   if (args.num_blocks == 0) return nullptr;
-  if (args.sample_blocks > min(kScanSampleBlocks, args.num_blocks)) {
-    return "the sample has more blocks than there are, or than it may have";
-  }
   if (args.sample_blocks != 0) {
-    const char* error = LaunchSample(args, stream);
+    const char* error = LaunchSamplePass(args, stream);
     if (error != nullptr) return error;
-    SelectLimits<<<args.nq, kSelectThreads, 0, stream>>>(args);
-  } else {
-    KnownLimits<<<1, args.nq, 0, stream>>>(args);
+    const SampleSet own = {.samples = {args.sample}, .blocks = {args.sample_blocks}, .count = 1};
+    return LaunchScanBySamples(args, own, stream);
   }
+  KnownLimits<<<1, args.nq, 0, stream>>>(args);
   const char* error = Text(cudaGetLastError());
   return error == nullptr ? LaunchPass(args, stream) : error;
 }
 
 const char* LaunchNarrow(const ScanArgs& args, CUstream_st* stream) {
-  NarrowCandidates<<<args.nq, kSelectThreads, 0, stream>>>(args);
+  return LaunchNarrowByAll(args, args, stream);
+}
+
+const char* LaunchNarrowByAll(const ScanArgs& args, const ScanArgs& all, CUstream_st* stream) {
+  NarrowCandidates<<<args.nq, kSelectThreads, 0, stream>>>(args, all);
   return Text(cudaGetLastError());
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/scan.h"
+#include "kernels/cuda/scan_join.h"
 #include "kernels/cuda/scan_select.cuh"
 
 namespace quash::cuda {
@@ -15,11 +16,15 @@ struct HeldSample {
   static constexpr uint32_t kPerThread = kScanSampleBlocks * 8 / kSelectThreads;
   float values[kPerThread];
 
-  __device__ HeldSample(const float* from, uint32_t n) {
+  // Of query q, keys (which: 0) or estimates (1), eight to a block.
+  __device__ HeldSample(const SampleSet& set, uint32_t q, uint32_t which) {
 #pragma unroll
     for (uint32_t slot = 0; slot < kPerThread; ++slot) {
-      const uint32_t i = threadIdx.x + slot * kSelectThreads;
-      values[slot] = i < n ? from[i] : -INFINITY;
+      uint32_t i = threadIdx.x + slot * kSelectThreads, part = 0;
+      while (part < set.count && i >= set.blocks[part] * 8) i -= set.blocks[part++] * 8;
+      values[slot] = part == set.count
+                         ? -INFINITY
+                         : set.samples[part][(size_t{q} * 2 + which) * set.blocks[part] * 8 + i];
     }
   }
 
@@ -33,12 +38,13 @@ struct HeldSample {
 // blockIdx.x: a query. Ranks are looked up among the greatest of every four rows,
 // where a value's rank is no higher than among all: limits get no higher by it, and
 // hardly lower where ranks are a small part of the sample.
-__global__ void __launch_bounds__(kSelectThreads) SelectLimits(ScanArgs args) {
+__global__ void __launch_bounds__(kSelectThreads) 
+    SelectLimits(const __grid_constant__ ScanArgs args, const __grid_constant__ SampleSet samples) {
   __shared__ SelectShared shared;
   const ScanQuery& query = args.queries[blockIdx.x];
-  const uint32_t n = args.sample_blocks * 8;
-  const float* keys = args.sample + size_t{blockIdx.x} * 2 * n;
-  const HeldSample held_keys(keys, n), held_estimates(keys + n, n);
+  uint32_t n = 0;
+  for (uint32_t part = 0; part < samples.count; ++part) n += samples.blocks[part] * 8;
+  const HeldSample held_keys(samples, blockIdx.x, 0), held_estimates(samples, blockIdx.x, 1);
   const auto select = [&](const HeldSample& held, uint32_t rank) {
     const float found =
         SelectRank(min(rank, n - 1), &shared, [&](auto&& use) { held.Each(use); });
@@ -96,18 +102,19 @@ struct HeldList {
   }
 };
 
-// blockIdx.x: a query. Raises the limits to what the list shows and keeps what
-// reaches them. An overfull list keeps nothing: the caller cannot use it.
-__global__ void __launch_bounds__(kSelectThreads) NarrowCandidates(ScanArgs args) {
+// blockIdx.x: a query. Raises the limits to what the list of all rows shows and keeps
+// what reaches them of one's own. An overfull list keeps nothing: the caller cannot use it.
+__global__ void __launch_bounds__(kSelectThreads)
+    NarrowCandidates(const __grid_constant__ ScanArgs args, const __grid_constant__ ScanArgs all) {
   __shared__ SelectShared shared;
   __shared__ uint32_t kept;
   const uint32_t q = blockIdx.x;
   const ScanQuery& query = args.queries[q];
-  const uint32_t found = args.counts[q];
+  const size_t first = size_t{q} * args.capacity;
+  const uint32_t found = all.counts[q];
   const uint32_t n = found <= args.capacity ? found : 0;
-  const auto* list = reinterpret_cast<const uint4*>(args.candidates) + size_t{q} * args.capacity;
-  const HeldList held(list, n);
-  float key_limit = args.limits[2 * q], estimate_limit = args.limits[2 * q + 1];
+  const HeldList held(reinterpret_cast<const uint4*>(all.candidates) + first, n);
+  float key_limit = all.limits[2 * q], estimate_limit = all.limits[2 * q + 1];
   if (query.k != 0 && n >= query.k) {
     const float kth = SelectRank(query.k - 1, &shared, [&](auto&& use) {
       held.Each([&](float, float estimate, uint32_t) { use(estimate); });
@@ -123,12 +130,22 @@ __global__ void __launch_bounds__(kSelectThreads) NarrowCandidates(ScanArgs args
   }
   if (threadIdx.x == 0) kept = 0;
   __syncthreads();
-  auto* out = reinterpret_cast<uint2*>(args.kept) + size_t{q} * args.capacity;
-  held.Each([&](float key, float estimate, uint32_t i) {
-    if (i < n && (key >= key_limit || estimate >= estimate_limit)) {
-      out[atomicAdd(&kept, 1u)] = {list[i].x, list[i].y};
+  const auto* own = reinterpret_cast<const uint4*>(args.candidates) + first;
+  auto* out = reinterpret_cast<uint2*>(args.kept) + first;
+  const auto keep = [&](float key, float estimate, uint32_t i) {
+    if (key >= key_limit || estimate >= estimate_limit) {
+      out[atomicAdd(&kept, 1u)] = {own[i].x, own[i].y};
     }
-  });
+  };
+  if (args.candidates == all.candidates) {
+    held.Each([&](float key, float estimate, uint32_t i) {
+      if (i < n) keep(key, estimate, i);
+    });
+  } else if (n != 0) {
+    for (uint32_t i = threadIdx.x; i < args.counts[q]; i += kSelectThreads) {
+      keep(__uint_as_float(own[i].w), __uint_as_float(own[i].z), i);
+    }
+  }
   __syncthreads();
   if (threadIdx.x == 0) {
     args.kept_counts[q] = kept;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "kernels/cuda/launch_limits.cuh"
 #include "kernels/cuda/scan_layout.cuh"
 #include "kernels/cuda/scan_score.cuh"
 #include "kernels/cuda/scan_select.cuh"
@@ -26,6 +27,7 @@ struct Ranked {
 };
 
 struct RankShared {
+  RowStage stages[kRankThreads / kLanes];
   uint32_t bins[256];
   uint32_t chosen, before, count, extra;
   uint16_t scored[kRankWidthMax];  // survivors to be scored, or that were
@@ -233,8 +235,8 @@ class Ranker {
                 [&](uint32_t at, bool, const ScanSegment& segment, uint32_t row) {
       float score;
       if (finish.tier != TierType::kNone) {
-        PrefetchTierRow(finish, segment, row);
-        score = TierScore<8>(finish, segment, row, finish.vectors + size_t{q_} * finish.dim);
+        score = TierScore<8>(finish, segment, row, finish.vectors + size_t{q_} * finish.dim,
+                             &shared_->stages[threadIdx.x / kLanes]);
       } else {
         const uint32_t padded = (finish.dim + 15) / 16 * 16;
         const int32_t dot = finish.stage == ScanStage::kCodes
@@ -402,14 +404,13 @@ const char* LaunchRank(const RankArgs& args, CUstream_st* stream) {
     return "ranking takes up to 4096 survivors";
   }
   if (args.first < args.k) return "ranking scores at least k rows";
-  static thread_local int ready = -1;  // the device that has been told of the size
+  static thread_local uint64_t ready = 0;  // devices, as bits
   int device = 0;
   cudaGetDevice(&device);
-  if (device != ready) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        RankCandidates, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(RankShared));
+  if (device >= 64 || (ready >> device & 1) == 0) {
+    const cudaError_t error = AllowAllSharedMemory(RankCandidates, device);
     if (error != cudaSuccess) return cudaGetErrorString(error);
-    ready = device;
+    if (device < 64) ready |= uint64_t{1} << device;
   }
   RankCandidates<<<args.scan.nq, kRankThreads, sizeof(RankShared), stream>>>(args);
   const cudaError_t error = cudaGetLastError();

@@ -26,6 +26,28 @@ __device__ T LaneSum(T value) {
   return value;
 }
 
+// One candidate's row on its way through shared memory: 16 bytes a lane, two pieces ahead.
+// A row that comes from another device would else be asked for 32 bytes at a time.
+struct RowStage {
+  static constexpr uint32_t kPieces = 2;
+  uint4 pieces[kPieces][kLanes];
+};
+
+__device__ void CopyAhead(void* shared, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(from));
+}
+
+__device__ void AddTerm(float value, float other, bool is_l2, float* sum) {
+  if (is_l2) {
+    const float difference = __fsub_rn(value, other);
+    *sum = __fadd_rn(*sum, __fmul_rn(difference, difference));
+  } else {
+    *sum = __fadd_rn(*sum, __fmul_rn(value, other));
+  }
+}
+
 // Lane i adds up the terms j = i modulo 16 in order; then halves are folded, as
 // kernels/scan.h has it. Addition commutes, so all lanes end with one result.
 //   kBatch  loads in flight
@@ -42,43 +64,72 @@ __device__ float TierSum(const Row* row, const float* vector, uint32_t dim, bool
 #pragma unroll
     for (uint32_t i = 0; i < kBatch; ++i) {
       const uint32_t j = first + i * kLanes;
-      if (j >= dim) break;
-      const float value = load(values[i]);
-      if (is_l2) {
-        const float difference = __fsub_rn(value, vector[j]);
-        sum = __fadd_rn(sum, __fmul_rn(difference, difference));
-      } else {
-        sum = __fadd_rn(sum, __fmul_rn(value, vector[j]));
-      }
+      if (j < dim) AddTerm(load(values[i]), vector[j], is_l2, &sum);
     }
   }
   return LaneSum(sum);
 }
 
+// The same through shared memory. Rows are multiples of 16 bytes; a warp is in step.
+template <typename Row, typename Load>
+__device__ float StagedTierSum(const Row* row, const float* vector, uint32_t dim, bool is_l2,
+                               Load load, RowStage* stage) {
+  constexpr uint32_t kPieceRows = sizeof(stage->pieces[0]) / sizeof(Row);
+  const uint32_t lane = threadIdx.x % kLanes, bytes = dim * sizeof(Row);
+  const auto send = [&](uint32_t piece) {
+    const uint32_t at = (piece * kLanes + lane) * 16;
+    if (at < bytes) {
+      CopyAhead(&stage->pieces[piece % RowStage::kPieces][lane],
+                reinterpret_cast<const uint8_t*>(row) + at);
+    }
+    asm volatile("cp.async.commit_group;");
+  };
+  for (uint32_t piece = 0; piece < RowStage::kPieces; ++piece) send(piece);
+  float sum = 0;
+  for (uint32_t piece = 0; piece * kPieceRows < dim; ++piece) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(RowStage::kPieces - 1) : "memory");
+    __syncwarp();
+    const auto* values = reinterpret_cast<const Row*>(stage->pieces[piece % RowStage::kPieces]);
+#pragma unroll 8
+    for (uint32_t i = lane; i < kPieceRows; i += kLanes) {
+      const uint32_t j = piece * kPieceRows + i;
+      if (j < dim) AddTerm(load(values[i]), vector[j], is_l2, &sum);
+    }
+    __syncwarp();
+    send(piece + RowStage::kPieces);
+  }
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  return LaneSum(sum);
+}
+
+//   stage  null: from memory to registers
 template <uint32_t kBatch>
 __device__ float TierScore(const FinishArgs& args, const ScanSegment& segment, uint32_t row,
-                           const float* vector) {
-  const size_t first = size_t{row} * args.dim;
+                           const float* vector, RowStage* stage = nullptr) {
+  const auto sum = [&](const auto* rows, auto load) {
+    const auto* own = rows + size_t{row} * args.dim;
+    return stage != nullptr && args.dim * sizeof(*rows) % 16 == 0
+               ? StagedTierSum(own, vector, args.dim, args.is_l2, load, stage)
+               : TierSum<kBatch>(own, vector, args.dim, args.is_l2, load);
+  };
   switch (args.tier) {
     case TierType::kFloat32: {
-      const float sum = TierSum<kBatch>(static_cast<const float*>(segment.tier) + first, vector, args.dim,
-                                args.is_l2, [](float value) { return value; });
-      return args.is_l2 ? -sum : sum;
+      const float total =
+          sum(static_cast<const float*>(segment.tier), [](float value) { return value; });
+      return args.is_l2 ? -total : total;
     }
     case TierType::kFloat16: {
-      const float sum = TierSum<kBatch>(static_cast<const __half*>(segment.tier) + first, vector, args.dim,
-                                args.is_l2, [](__half value) { return __half2float(value); });
-      return args.is_l2 ? -sum : sum;
+      const float total = sum(static_cast<const __half*>(segment.tier),
+                              [](__half value) { return __half2float(value); });
+      return args.is_l2 ? -total : total;
     }
     default: {
       const float scale = segment.tier_scale[row];
       const bool is_l2 = args.is_l2;
-      const float sum = TierSum<kBatch>(static_cast<const int8_t*>(segment.tier) + first, vector, args.dim,
-                                is_l2, [=](int8_t value) {
-                                  return is_l2 ? __fmul_rn(scale, static_cast<float>(value))
-                                               : static_cast<float>(value);
-                                });
-      return is_l2 ? -sum : __fmul_rn(scale, sum);
+      const float total = sum(static_cast<const int8_t*>(segment.tier), [=](int8_t value) {
+        return is_l2 ? __fmul_rn(scale, static_cast<float>(value)) : static_cast<float>(value);
+      });
+      return is_l2 ? -total : __fmul_rn(scale, total);
     }
   }
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/launch_limits.cuh"
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/scan_layout.cuh"
 
@@ -159,10 +160,9 @@ __device__ void List(const ScanArgs& args, uint32_t q, uint32_t row, const Estim
 
 // How many thread blocks of a kernel a device holds. Asking takes longer than launching:
 // keep one of these for each kernel.
-struct Residency {
-  int device = -1;
-  size_t shared = 0;
-  uint32_t blocks = 0;
+class Residency {
+ public:
+  uint32_t blocks = 0;  // on the device of the last Find()
 
   // Of one of `groups` that read the same `work`, a warp for each: all are resident, so
   // that what one reads the others find in the cache.
@@ -172,25 +172,34 @@ struct Residency {
 
   template <typename Kernel>
   const char* Find(Kernel kernel, size_t shared_bytes) {
-    int current = 0;
-    cudaGetDevice(&current);
-    if (device == current && shared == shared_bytes) return nullptr;
-    int processors = 0, resident = 0;
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             static_cast<int>(shared_bytes));
-    if (error == cudaSuccess) {
-      error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, current);
+    int device = 0;
+    cudaGetDevice(&device);
+    if (device >= kDevices) return "the device's ordinal is above 63";
+    Known& known = known_[device];
+    if (known.blocks == 0 || known.shared != shared_bytes) {
+      int processors = 0, resident = 0;
+      cudaError_t error = AllowAllSharedMemory(kernel, device);
+      if (error == cudaSuccess) {
+        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+      }
+      if (error == cudaSuccess) {
+        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads,
+                                                              shared_bytes);
+      }
+      if (error != cudaSuccess) return cudaGetErrorString(error);
+      known = {shared_bytes, static_cast<uint32_t>(processors * (resident > 0 ? resident : 1))};
     }
-    if (error == cudaSuccess) {
-      error =
-          cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads, shared_bytes);
-    }
-    if (error != cudaSuccess) return cudaGetErrorString(error);
-    device = current;
-    shared = shared_bytes;
-    blocks = static_cast<uint32_t>(processors * (resident > 0 ? resident : 1));
+    blocks = known.blocks;
     return nullptr;
   }
+
+ private:
+  static constexpr int kDevices = 64;
+  struct Known {
+    size_t shared = 0;
+    uint32_t blocks = 0;
+  };
+  Known known_[kDevices];
 };
 
 }  // namespace

@@ -314,9 +314,10 @@ QUASH_API void quash_gpu_options_init(quash_gpu_options *options);
  * sealed, as far as the budget goes: first planes, then whole codes, then the
  * rerank tier; the rest, and what is written before it is sealed, is searched on
  * the CPU. Later searches upload what has been sealed since. With several devices
- * each segment is on one of them; all scan at the same time, and their results are
- * put together. What ran where: quash_query_explain(). Attaching again replaces
- * devices and budget.
+ * each segment is on one of them; all scan at the same time, fastest where they can
+ * read each other's memory. The calling thread's current CUDA device stays what it
+ * was, if it was in use. What ran where: quash_query_explain(). Attaching again
+ * replaces devices and budget.
  * QUASH_UNSUPPORTED where the build or the machine has no GPU. */
 QUASH_API quash_status quash_collection_attach_gpu(quash_collection *collection,
                                                    const quash_gpu_options *options);

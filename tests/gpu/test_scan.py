@@ -186,11 +186,32 @@ def test_several_devices(db, attach):
     assert_same(collection, queries[:9], planes=2, **same)
     assert_same(collection, queries[:9], planes=4, **same)
     assert_same(collection, queries, where="part = 3", **same)
+    many = clustered(300, 100, 98)  # several passes, which devices rank in turn
+    assert_same(collection, many, **same)
+    assert_same(collection, many, k=100, where="part >= 2", **same)
     collection.delete(list(range(0, n, 3)))
     assert_same(collection, queries, **same)
+    assert_same(collection, many, planes=2, **same)
     collection.upsert(np.arange(0, 9000), np.repeat(vectors[:1], 9000, axis=0),
                       [{"part": 1}] * 9000)
     assert_same(collection, vectors[:12], k=20, device=None, attach=attach)  # ties, in both parts
+
+
+def test_the_callers_device_stays(db):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    torch.zeros(1, device="cuda:0")  # in use: a device that is not may be left
+    collection = db.create_collection("a", 100)
+    collection.add(np.arange(30000), clustered(30000, 100, 1))
+    queries = clustered(200, 100, 2)
+    for attach in (1, [0, 1]):
+        collection.attach_gpu(attach)
+        for batch in (queries[:1], queries):
+            collection.search(batch, 10)
+            assert torch.cuda.current_device() == 0
+    collection.detach_gpu()
+    assert torch.cuda.current_device() == 0
 
 
 def test_wrong_device(db):
