@@ -19,7 +19,11 @@ using quash::WithDatabase;
 namespace {
 
 constexpr uint32_t kDenseDimMax = 4096;  // kernels/rotation.h
-constexpr uint64_t kMinPartitionRows = 1000;
+// Fuzzers are built with less, to come to lists in a few dozen rows.
+#ifndef QUASHDB_MIN_PARTITION_ROWS
+#define QUASHDB_MIN_PARTITION_ROWS 1000
+#endif
+constexpr uint64_t kMinPartitionRows = QUASHDB_MIN_PARTITION_ROWS;
 
 Status CheckName(const char* name, std::string* out) {
   if (name == nullptr) return NullArgument("name");

@@ -1,8 +1,10 @@
 // Writing to a collection: adds, upserts, deletes, schema changes, compaction.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <limits>
 #include <new>
+#include <thread>
 
 #include "libquashdb/collection_draft.h"
 #include "libquashdb/executor_parallel.h"
@@ -308,7 +310,13 @@ Status StoredCollection::SealTail() {
 Status StoredCollection::Compact(const Progress& progress) {
   QUASH_RETURN_IF_ERROR(DropDamagedPartitions());
   QUASH_RETURN_IF_ERROR(CompactSegments(progress));
-  const auto stop = [&] { return progress && progress(0, 0); };
+  // Lists are made by several threads; the callback is for this one alone.
+  const auto caller = std::this_thread::get_id();
+  std::atomic<bool> stopped{false};
+  const auto stop = [&] {
+    if (progress && !stopped && std::this_thread::get_id() == caller) stopped = progress(0, 0);
+    return stopped.load();
+  };
   const size_t threads = ThreadCount(database_->options().threads);
   for (bool idle = false; !idle;) {
     const Status status = KeepPartitions(threads, /*finish=*/true, stop, &idle);

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <random>
 #include <set>
 #include <system_error>
@@ -196,6 +197,40 @@ TEST_CASE("what was replaced leaves lists, segments and the disk once nothing is
   CHECK(DiskBytes(path) <= most_bytes);
   CheckSearches(c.get(), stored);
   CHECK_OK(quash_verify(db.get(), nullptr));
+}
+
+TEST_CASE("a progress callback runs on the calling thread, also while lists are made") {
+  struct Calls {
+    std::thread::id caller = std::this_thread::get_id();
+    int calls = 0, last = std::numeric_limits<int>::max();
+    std::atomic<int> elsewhere{0};
+  };
+  const auto callback = [](void* data, uint64_t, uint64_t) {
+    auto& calls = *static_cast<Calls*>(data);
+    if (std::this_thread::get_id() != calls.caller) return ++calls.elsewhere, 0;
+    return ++calls.calls > calls.last ? 1 : 0;
+  };
+  quash_open_options options;
+  quash_open_options_init(&options);
+  options.threads = 4;
+  quash_db* raw = nullptr;
+  REQUIRE_OK(quash_open(":memory:", &options, &raw));
+  const Db db(raw);
+  const Collection c = CreatePartitioned(db.get(), "c", {});
+  Rows rows = ClusteredRows(20'000, 0, 1);
+  REQUIRE_OK(quash_add(c.get(), rows.Get(), nullptr));
+  Calls cancelled;
+  cancelled.last = 3;
+  REQUIRE_OK(quash_set_progress(db.get(), callback, &cancelled));
+  CHECK(quash_compact(db.get()) == QUASH_CANCELLED);
+  CHECK(cancelled.calls == cancelled.last + 1);
+  Calls calls;
+  REQUIRE_OK(quash_set_progress(db.get(), callback, &calls));
+  REQUIRE_OK(quash_compact(db.get()));
+  REQUIRE_OK(quash_set_progress(db.get(), nullptr, nullptr));
+  CHECK(Stats(c.get()).indexed_rows == 20'000);
+  CHECK(calls.calls > 0);
+  CHECK(cancelled.elsewhere + calls.elsewhere == 0);
 }
 
 TEST_CASE("a snapshot held by an iterator is not touched by maintenance") {

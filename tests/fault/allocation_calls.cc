@@ -198,7 +198,7 @@ void World::Reset() {
 
 std::string World::Dump() const {
   std::string dump;
-  Must(capi_test::TryDump(db_, &dump), "reading everything");
+  Must(capi_test::TryDump(db_, &dump, capi_test::Vectors::kBytes), "reading everything");
   char* text = nullptr;
   Must(quash_collection_list(db_, &text), "listing");
   dump += text;

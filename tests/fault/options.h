@@ -20,7 +20,7 @@ struct Options {
 
 Options& options();
 
-// False when options().seconds have passed since the process began.
+// False when options().seconds have passed since the process began, or SIGTERM came.
 bool HasTime();
 
 }  // namespace fault_test

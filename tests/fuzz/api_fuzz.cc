@@ -1,6 +1,7 @@
 // libFuzzer: sequences of calls of quashdb.h, made from bytes, on a database in
-// memory, checked against a map of what should be stored. Aborts, after a line on
-// stderr, when a promise of the header is broken.
+// memory, checked against a map of what should be stored. Half of the collections are
+// partitioned as soon as they have some rows. Aborts, after a line on stderr, when a
+// promise of the header is broken.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -65,7 +67,10 @@ class Session {
     quash_collection_options options;
     quash_collection_options_init(&options);
     dim_ = 1 + bytes_.Below(9);
-    is_text_ = bytes_.Below(4) == 0;
+    const uint8_t choices = bytes_.Next();
+    is_text_ = choices % 4 == 0;
+    has_lists_ = choices / 4 % 2 == 0;
+    if (has_lists_) options.partition_rows = QUASHDB_MIN_PARTITION_ROWS;
     const quash_field field = {"year", QUASH_FIELD_INT};
     options.dim = dim_;
     options.metric = QUASH_METRIC_L2;
@@ -112,8 +117,7 @@ class Session {
       case 12:
         return Reopen();
       default:
-        // Seldom: it costs as much as all else.
-        if (bytes_.Below(24) == 0) REQUIRE(quash_compact(db_) == QUASH_OK);
+        return Compact();
     }
   }
 
@@ -136,6 +140,7 @@ class Session {
   }
 
  private:
+  static constexpr uint32_t kIds = 60;  // that rows are written with
   static constexpr uint32_t kInclude = QUASH_INCLUDE_METADATA | QUASH_INCLUDE_VECTORS;
 
   // Ids as the collection has them.
@@ -173,7 +178,11 @@ class Session {
   }
 
   void Write(bool upsert) {
-    const size_t n = bytes_.Below(12) == 0 ? 40 : bytes_.Below(5);
+    // Many at a time differ in their ids, else they are refused, and take few bytes.
+    const bool many = bytes_.Below(12) == 0;
+    const size_t n = many ? 40 : bytes_.Below(5);
+    const uint32_t first = many ? bytes_.Below(kIds) : 0;
+    std::minstd_rand random(many ? bytes_.Next() + 1 : 1);
     Ids ids;
     std::vector<Row> rows(n);
     std::vector<float> vectors;
@@ -181,13 +190,16 @@ class Session {
     std::vector<const char*> pointers;
     bool repeats = false, exists = false;
     for (size_t i = 0; i < n; ++i) {
-      const int64_t id = bytes_.Below(60);
+      const int64_t id = many ? (first + i) % kIds : bytes_.Below(kIds);
       repeats |= std::find(ids.ints.begin(), ids.ints.end(), id) != ids.ints.end();
       exists |= rows_.contains(id);
       ids.ints.push_back(id);
-      rows[i].vector = Vector();
+      rows[i].vector.resize(dim_);
+      for (float& x : rows[i].vector) {
+        x = static_cast<int8_t>(many ? random() : bytes_.Next());
+      }
       vectors.insert(vectors.end(), rows[i].vector.begin(), rows[i].vector.end());
-      const uint8_t year = bytes_.Next();
+      const uint8_t year = many ? static_cast<uint8_t>(random()) : bytes_.Next();
       if (year % 4 != 0) rows[i].year = year;
       metadata[i] = year % 4 == 0 ? "{}" : "{\"year\":" + std::to_string(year) + "}";
     }
@@ -240,6 +252,7 @@ class Session {
     quash_search_options_init(&options);
     options.exact = bytes_.Below(2);
     options.candidates = options.rerank_candidates = 1000;
+    options.nprobe = UINT32_MAX;  // every list
     options.planes = bytes_.Below(std::min<uint32_t>(bits_, 2) + 1);
     options.include = bytes_.Below(2) * kInclude;
     const bool filtered = bytes_.Below(2) == 1;
@@ -352,6 +365,21 @@ class Session {
     REQUIRE(result == nullptr);
   }
 
+  // Seals rows, and makes lists where there are some. What follows in RocksDB costs more
+  // than all other calls together: mostly it is cancelled before.
+  void Compact() {
+    if (bytes_.Below(has_lists_ ? 4 : 24) != 0) return;
+    uint32_t left = bytes_.Below(60);  // about 45 are called before
+    const auto stop_after = [](void* data, uint64_t, uint64_t) {
+      auto& calls = *static_cast<uint32_t*>(data);
+      return calls == 0 ? 1 : (--calls, 0);
+    };
+    REQUIRE(quash_set_progress(db_, stop_after, &left) == QUASH_OK);
+    const quash_status status = quash_compact(db_);
+    REQUIRE(status == QUASH_OK || (status == QUASH_CANCELLED && left == 0));
+    REQUIRE(quash_set_progress(db_, nullptr, nullptr) == QUASH_OK);
+  }
+
   void Reopen() {
     quash_collection* other = nullptr;
     REQUIRE(quash_collection_open(db_, "c", &other) == QUASH_OK);
@@ -370,6 +398,7 @@ class Session {
   uint32_t dim_ = 0;
   uint32_t bits_ = 0;
   bool is_text_ = false;
+  bool has_lists_ = false;  // once there are some rows
   std::map<int64_t, Row> rows_;
 };
 
