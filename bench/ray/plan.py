@@ -12,9 +12,9 @@ import math
 
 MACHINES = {
     # name: (machines, cores, GB of memory, TB of NVMe, GB/s from memory, $ an hour), each machine.
-    # Sizes and on-demand prices of c6id.16xlarge, m6id.32xlarge and c6id.12xlarge in us-east-1.
+    # Sizes and on-demand prices of c6id.16xlarge, r6id.32xlarge and c6id.12xlarge in us-east-1.
     "8 servers": (8, 32, 128, 3.8, 150, 3.23),
-    "one large server": (1, 64, 512, 7.6, 300, 7.59),
+    "one large server": (1, 64, 1024, 7.6, 300, 9.68),
     "one small server": (1, 24, 96, 2.85, 110, 2.42),
 }
 ID_BYTES = 30  # id, bitmap and id table
@@ -32,7 +32,7 @@ def parse():
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--nprobe", type=int, default=128,
                         help="lists that a query reads of a shard")  # fmt: skip
-    parser.add_argument("--candidates", type=int, default=100,
+    parser.add_argument("--candidates", type=int, default=16,
                         help="rows that a query reads of a shard's tier")  # fmt: skip
     parser.add_argument("--batch-ns", type=float, default=2.3,
                         help="core time of one row of 384 in a batch")  # fmt: skip
@@ -57,7 +57,8 @@ class Plan:
         self.plane = dim / 8 + 4  # with its scale
         self.others = 3 * dim / 8 + 8
         self.tier = 2 * dim
-        self.list_row = self.plane + 8  # with its slot
+        self.scanned_row = self.plane + 4  # with its slot
+        self.list_row = self.scanned_row + 4 * dim / 8 + 4  # with whole codes
         self.list_rows = max(64, math.sqrt(self.rows) / 4)
         self.lists = self.rows / self.list_rows
         # With more lists a query's neighbours lie in more of them: assumed as the square root.
@@ -83,9 +84,10 @@ class Plan:
         return self.nprobe * self.list_rows
 
     def probe_bytes(self):
-        """Of one query, on one machine."""
-        lists = self.probed_rows() * self.list_row + self.lists * self.plane
-        return lists * self.shards / self.machines
+        """Of one query, on one machine: lists come from NVMe whole, from memory without the
+        codes of most rows."""
+        row = self.list_row if self.on_nvme() else self.scanned_row
+        return (self.probed_rows() * row + self.lists * self.plane) * self.shards / self.machines
 
     def probe_ms(self):
         if self.on_nvme():
@@ -133,7 +135,7 @@ def main():
         ("plane 1 and its scale: read of every row by an exhaustive search", one.plane),
         ("the other planes and scales: read of candidates", one.others),
         ("float16 tier: read of the last candidates", one.tier),
-        ("in a list of the partition index: plane 1, scale, slot", one.list_row),
+        ("in a list of the partition index: plane 1, whole codes, scales, slot", one.list_row),
         ("id, bitmap, id table", ID_BYTES),
     ]:
         print(f"| {what} | {size:,.0f} |")

@@ -3,8 +3,8 @@
     python3 bench/ray/scaling.py --rows 200000 --out /tmp/ray
 
 The same vectors in one database in this process, and in 1, 2 and 4 shards of a local
-Ray cluster, one thread a shard. Rounds go through all contenders in turn; ratios are
-taken within a round. Times are medians.
+Ray cluster, one thread a shard, all with lists. Rounds go through all contenders in
+turn; ratios are taken within a round. Times are medians.
 """
 
 import argparse
@@ -87,6 +87,8 @@ def main():
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--partition-rows", type=int, default=20_000,
+                        help="rows of a shard from which on it has lists")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
@@ -97,12 +99,18 @@ def main():
     contenders = {}
     with tempfile.TemporaryDirectory() as folder:
         database = quashdb.open(pathlib.Path(folder) / "one", durability="normal")
-        contenders["one database"] = database.create_collection("c", arguments.dim)
+        contenders["one database"] = database.create_collection(
+            "c", arguments.dim, partition_rows=arguments.partition_rows
+        )
         for shards in arguments.shards:
             root = pathlib.Path(folder) / f"sharded-{shards}"
             name = f"{shards} shard{'s' if shards > 1 else ''}"
-            contenders[name] = quashdb.ray.create(root, "c", arguments.dim, shards=shards)
+            contenders[name] = quashdb.ray.create(
+                root, "c", arguments.dim, shards=shards, partition_rows=arguments.partition_rows
+            )
         rates = ingest(contenders, ids, base)
+        for one in (database, *list(contenders.values())[1:]):
+            one.compact()  # makes the lists
         exact, _ = contenders["one database"].search(queries, 10, exact=True)
         for name, one in contenders.items():  # also a warm-up
             same = np.array_equal(one.search(queries, 10, exact=True)[0], exact)
