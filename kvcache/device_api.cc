@@ -39,17 +39,9 @@ quash_kv_status Launched(const char* error) {
 
 // What the kernels do not take.
 quash_kv_status CheckSupported(const quash_kv_options& o) {
-  if (o.head_dim != 64 && o.head_dim != 128) {
-    return SetError(QUASH_KV_UNSUPPORTED, "head_dim is {}, expected 64 or 128 on a GPU",
+  if (o.head_dim != 64 && o.head_dim != 128 && o.head_dim != 256) {
+    return SetError(QUASH_KV_UNSUPPORTED, "head_dim is {}, expected 64, 128 or 256 on a GPU",
                     o.head_dim);
-  }
-  for (const float bits : {o.k_bits, o.v_bits}) {
-    if (bits != std::floor(bits)) {
-      return SetError(QUASH_KV_UNSUPPORTED, "{} bits, expected 2, 3 or 4 on a GPU", bits);
-    }
-  }
-  if (o.k_quantizer != QUASH_KV_TQ_MSE) {
-    return SetError(QUASH_KV_UNSUPPORTED, "k_quantizer is tq_prod, expected tq_mse on a GPU");
   }
   if (o.rotation != QUASH_KV_HADAMARD) {
     return SetError(QUASH_KV_UNSUPPORTED, "rotation is dense, expected hadamard on a GPU");
@@ -61,43 +53,100 @@ quash_kv_status CheckSupported(const quash_kv_options& o) {
   return QUASH_KV_OK;
 }
 
-void TakeCodebook(const quash::LevelCodebook& codebook, int8_t* levels, float* boundaries) {
-  std::copy_n(codebook.levels, 16, levels);
-  std::copy_n(codebook.boundaries, 15, boundaries);
-}
+// One side of a format: its first band, and its second one.
+struct SideOfFormat {
+  uint32_t& bits;
+  int8_t* levels;
+  float* boundaries;
+  uint32_t &codes, &scales, &mean;
+  quash::cuda::SecondBand& second;
+  float* second_boundaries;
+};
 
-quash::cuda::PageLayout LayoutOf(const PageFormat& format) {
+void TakePart(const PartCodec& codec, const SideOfFormat& to) {
   const auto u32 = [](size_t value) { return static_cast<uint32_t>(value); };
-  quash::cuda::PageLayout layout = {};
-  layout.page_bytes = u32(format.page_bytes);
-  layout.head_page_bytes = u32(format.head_page_bytes);
-  layout.k_codes = u32(format.k.bands[0].codes);
-  layout.k_scales = u32(format.k.bands[0].scales);
-  layout.k_mean = format.k.has_mean ? u32(format.k.mean) : 0;
-  layout.v_codes = u32(format.v.bands[0].codes);
-  layout.v_scales = u32(format.v.bands[0].scales);
-  layout.v_mean = format.v.has_mean ? u32(format.v.mean) : 0;
-  layout.mean_scales = u32(format.mean_scales);
-  return layout;
+  const auto take_codebook = [](const quash::LevelCodebook& codebook, int8_t* levels,
+                                float* boundaries) {
+    std::copy_n(codebook.levels, 16, levels);
+    std::copy_n(codebook.boundaries, 15, boundaries);
+  };
+  const quash::kv::PartFormat& part = codec.format();
+  to.bits = part.bands[0].bits;
+  to.codes = u32(part.bands[0].codes);
+  to.scales = u32(part.bands[0].scales);
+  to.mean = part.has_mean ? u32(part.mean) : 0;
+  take_codebook(codec.codebook(0), to.levels, to.boundaries);
+  if (part.bands.size() == 1) return;
+  to.second.bits = part.bands[1].bits;
+  to.second.codes = u32(part.bands[1].codes);
+  to.second.scales = u32(part.bands[1].scales);
+  take_codebook(codec.codebook(1), to.second.levels, to.second_boundaries);
 }
 
-// Tables of both rotations in one device array: factors of K and V, then permutations.
-const char* UploadTables(const PartCodec& k, const PartCodec& v, uint32_t head_dim,
-                         quash_kv_cuda* to) {
-  const size_t count = size_t{3} * head_dim;
-  std::vector<uint8_t> bytes(2 * count * (sizeof(float) + sizeof(uint16_t)));
-  const size_t permutations = 2 * count * sizeof(float);
-  const auto place = [&](const PartCodec& codec, size_t side) {
-    const quash::Rotation& rotation = codec.rotation(0);
-    std::memcpy(bytes.data() + side * count * sizeof(float), rotation.factors().data(),
-                count * sizeof(float));
-    const std::vector<uint16_t> narrow(rotation.permutation().begin(),
-                                       rotation.permutation().end());
-    std::memcpy(bytes.data() + permutations + side * count * sizeof(uint16_t), narrow.data(),
-                count * sizeof(uint16_t));
+void TakeParts(const PageFormat& pages, const PartCodec& k, const PartCodec& v, SealFormat* to) {
+  quash::cuda::PageLayout& layout = to->layout;
+  layout.page_bytes = static_cast<uint32_t>(pages.page_bytes);
+  layout.head_page_bytes = static_cast<uint32_t>(pages.head_page_bytes);
+  layout.mean_scales = static_cast<uint32_t>(pages.mean_scales);
+  TakePart(k, {to->k_bits, to->k_levels, to->k_boundaries, layout.k_codes, layout.k_scales,
+               layout.k_mean, to->k_second, to->k_second_boundaries});
+  TakePart(v, {to->v_bits, to->v_levels, to->v_boundaries, layout.v_codes, layout.v_scales,
+               layout.v_mean, to->v_second, to->v_second_boundaries});
+  to->is_sketched = k.sketch() != nullptr;
+  to->k_step = k.codebook(0).step;
+  to->sketch_factor = k.sketch_factor();
+}
+
+// Tables of a rotation, or of two that halves of a vector have.
+struct HostTables {
+  std::vector<uint16_t> permutation;  // [3, dim]
+  std::vector<float> factors;
+
+  HostTables(const std::vector<const quash::Rotation*>& rotations,
+             const std::vector<uint32_t>& order) {
+    constexpr size_t kRounds = 3;
+    for (size_t round = 0; round < kRounds; ++round) {
+      size_t begin = 0;
+      for (const quash::Rotation* rotation : rotations) {
+        const size_t dim = rotation->dim();
+        for (size_t i = round * dim; i < (round + 1) * dim; ++i) {
+          const size_t from = begin + rotation->permutation()[i];
+          permutation.push_back(
+              static_cast<uint16_t>(round == 0 && !order.empty() ? order[from] : from));
+          factors.push_back(rotation->factors()[i]);
+        }
+        begin += dim;
+      }
+    }
+  }
+};
+
+template <uint32_t kDim>
+bool AreDefault(const HostTables& k, const HostTables& v) {
+  using quash::cuda::DefaultRotation;
+  return DefaultRotation<kDim, false>::IsThatOf(k.permutation.data(), k.factors.data()) &&
+         DefaultRotation<kDim, true>::IsThatOf(v.permutation.data(), v.factors.data());
+}
+
+// Tables of all rotations in one device array: factors, then permutations.
+const char* UploadTables(const PartCodec& k, const PartCodec& v, quash_kv_cuda* to) {
+  SealFormat& format = to->format;
+  const auto tables_of = [](const PartCodec& codec) {
+    std::vector<const quash::Rotation*> rotations;
+    for (const quash::Rotation& rotation : codec.rotations()) rotations.push_back(&rotation);
+    return HostTables(rotations, codec.order());
   };
-  place(k, 0);
-  place(v, 1);
+  std::vector<HostTables> all = {tables_of(k), tables_of(v)};
+  if (k.sketch() != nullptr) all.push_back(HostTables({k.sketch()}, {}));
+  const size_t count = size_t{3} * format.head_dim;
+  std::vector<uint8_t> bytes(all.size() * count * (sizeof(float) + sizeof(uint16_t)));
+  const size_t permutations = all.size() * count * sizeof(float);
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::memcpy(bytes.data() + i * count * sizeof(float), all[i].factors.data(),
+                count * sizeof(float));
+    std::memcpy(bytes.data() + permutations + i * count * sizeof(uint16_t),
+                all[i].permutation.data(), count * sizeof(uint16_t));
+  }
   if (const char* error = to->tables.Reserve(bytes.size())) return error;
   quash::cuda::Stream stream;
   if (const char* error = stream.Open()) return error;
@@ -105,25 +154,18 @@ const char* UploadTables(const PartCodec& k, const PartCodec& v, uint32_t head_d
     return error;
   }
   const auto* base = to->tables.as<uint8_t>();
-  const auto tables = [&](size_t side) {
+  const auto tables = [&](size_t i, bool is_halved) {
     return quash::cuda::RotationTables{
-        reinterpret_cast<const uint16_t*>(base + permutations) + side * count,
-        reinterpret_cast<const float*>(base) + side * count};
+        reinterpret_cast<const uint16_t*>(base + permutations) + i * count,
+        reinterpret_cast<const float*>(base) + i * count, is_halved};
   };
-  const auto is_default = [&](auto k_default, auto v_default) {
-    const auto is_that = [&](auto rotation, size_t side) {
-      return rotation.IsThatOf(
-          reinterpret_cast<const uint16_t*>(bytes.data() + permutations) + side * count,
-          reinterpret_cast<const float*>(bytes.data()) + side * count);
-    };
-    return is_that(k_default, 0) && is_that(v_default, 1);
-  };
-  using quash::cuda::DefaultRotation;
-  to->format.has_default_rotations =
-      head_dim == 64 ? is_default(DefaultRotation<64, false>(), DefaultRotation<64, true>())
-                     : is_default(DefaultRotation<128, false>(), DefaultRotation<128, true>());
-  to->format.k_rotation = tables(0);
-  to->format.v_rotation = tables(1);
+  format.k_rotation = tables(0, k.rotations().size() == 2);
+  format.v_rotation = tables(1, v.rotations().size() == 2);
+  if (k.sketch() != nullptr) format.sketch = tables(2, false);
+  if (!format.IsBanded()) {
+    format.has_default_rotations =
+        format.head_dim == 64 ? AreDefault<64>(all[0], all[1]) : AreDefault<128>(all[0], all[1]);
+  }
   return stream.Wait();
 }
 
@@ -252,21 +294,17 @@ quash_kv_status quash_kv_cuda_create(const quash_kv_options* options, int device
     if (const char* error = quash::cuda::UseDevice(device)) return Launched(error);
     auto made = std::make_unique<quash_kv_cuda>();
     const PageFormat pages(whole);
-    const PartCodec k(Side::kKey, whole, pages.k, nullptr);
-    const PartCodec v(Side::kValue, whole, pages.v, nullptr);
+    const PartCodec k(Side::kKey, whole, pages.k, whole.k_outliers);
+    const PartCodec v(Side::kValue, whole, pages.v, whole.v_outliers);
     SealFormat& format = made->format;
     format = {};
     format.num_kv_heads = whole.num_kv_heads;
     format.head_dim = whole.head_dim;
-    format.k_bits = static_cast<uint32_t>(whole.k_bits);
-    format.v_bits = static_cast<uint32_t>(whole.v_bits);
     format.type = static_cast<quash::cuda::RowType>(whole.dtype);
     format.sink_tokens = whole.sink_pages * quash::kv::kPageTokens;
     format.reserve = whole.reserve;
-    format.layout = LayoutOf(pages);
-    TakeCodebook(k.codebook(0), format.k_levels, format.k_boundaries);
-    TakeCodebook(v.codebook(0), format.v_levels, format.v_boundaries);
-    if (const char* error = UploadTables(k, v, whole.head_dim, made.get())) return Launched(error);
+    TakeParts(pages, k, v, &format);
+    if (const char* error = UploadTables(k, v, made.get())) return Launched(error);
     *out = made.release();
     return QUASH_KV_OK;
   });
@@ -350,6 +388,10 @@ quash_kv_status quash_kv_cuda_attend(quash_kv_cuda* cuda, const quash_kv_cuda_la
     args.v_rotation = format.v_rotation;
     std::copy_n(format.k_levels, 16, args.k_levels);
     std::copy_n(format.v_levels, 16, args.v_levels);
+    args.k_second = format.k_second;
+    args.v_second = format.v_second;
+    args.is_sketched = format.is_sketched;
+    args.sketch = format.sketch;
     args.pages = state.pages;
     args.block_table = state.block_table;
     args.num_pages = state.num_pages;

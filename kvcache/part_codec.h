@@ -26,7 +26,13 @@ class PartCodec {
 
   const PartFormat& format() const { return format_; }
   const LevelCodebook& codebook(size_t band) const { return codebooks_[band]; }
-  const Rotation& rotation(size_t band) const { return rotations_[band]; }
+  // Of the bands that have coordinates of their own.
+  const std::vector<Rotation>& rotations() const { return rotations_; }
+  // Input coordinate of each rotated one of two such bands; empty: as given.
+  const std::vector<uint32_t>& order() const { return order_; }
+  // Of the second band of tq_prod, null otherwise, and what its norms are multiplied by.
+  const Rotation* sketch() const { return sketch_.get(); }
+  float sketch_factor() const { return sketch_factor_; }
   // Floats of a vector in the rotated space of all bands (the sketch of tq_prod
   // has a second copy), and of scratch.
   size_t rotated_floats() const { return rotated_floats_; }

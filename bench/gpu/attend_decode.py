@@ -31,7 +31,15 @@ class PageLayout(ctypes.Structure):
 
 
 class RotationTables(ctypes.Structure):
-    _fields_ = [("permutation", ctypes.c_void_p), ("factors", ctypes.c_void_p)]
+    _fields_ = [("permutation", ctypes.c_void_p), ("factors", ctypes.c_void_p),
+                ("is_halved", ctypes.c_bool)]
+
+
+class SecondBand(ctypes.Structure):
+    """None here."""
+
+    _fields_ = [("bits", ctypes.c_uint32), ("codes", ctypes.c_uint32),
+                ("scales", ctypes.c_uint32), ("levels", ctypes.c_int8 * 16)]
 
 
 class DecodeArgs(ctypes.Structure):
@@ -41,7 +49,9 @@ class DecodeArgs(ctypes.Structure):
             "query_tokens", "window")]
         + [("scale", ctypes.c_float), ("softcap", ctypes.c_float), ("is_half", ctypes.c_bool),
            ("layout", PageLayout), ("k_rotation", RotationTables), ("v_rotation", RotationTables),
-           ("k_levels", ctypes.c_int8 * 16), ("v_levels", ctypes.c_int8 * 16)]
+           ("k_levels", ctypes.c_int8 * 16), ("v_levels", ctypes.c_int8 * 16),
+           ("k_second", SecondBand), ("v_second", SecondBand), ("is_sketched", ctypes.c_bool),
+           ("sketch", RotationTables)]
         + [(name, ctypes.c_void_p) for name in ("pages", "block_table", "num_pages")]
         + [("max_pages", ctypes.c_uint32)]
         + [(name, ctypes.c_void_p) for name in ("open_k", "open_v", "open_tokens")]

@@ -41,7 +41,9 @@ float GuessSlope(const float* boundaries, uint32_t bits) {
 const char* LaunchAppend(const SealFormat& format, const SequenceState& state, const void* k,
                          const void* v, uint32_t n, RowStrides strides, const int32_t* begins,
                          CUstream_st* stream) {
-  if (format.head_dim != 64 && format.head_dim != 128) return "head_dim is not 64 or 128";
+  if (format.head_dim != 64 && format.head_dim != 128 && format.head_dim != 256) {
+    return "head_dim is not 64, 128 or 256";
+  }
   if (state.num_seqs == 0 || state.num_seqs > 65535) return "num_seqs is not in 1..65535";
   if (format.num_kv_heads == 0 || format.num_kv_heads > 32767) return "too many KV heads";
   if (state.open_capacity < format.sink_tokens + kPageTokens + format.reserve) {
@@ -64,9 +66,11 @@ const char* LaunchAppend(const SealFormat& format, const SequenceState& state, c
       !is_aligned(args.strides.token)) {
     return "rows of keys and values are not 16-byte aligned";
   }
-  args.k_guess = GuessSlope(format.k_boundaries, format.k_bits);
-  args.v_guess = GuessSlope(format.v_boundaries, format.v_bits);
-  if (!(args.k_guess > 0) || !(args.v_guess > 0)) return "boundaries are not those of a codebook";
+  if (!format.IsBanded()) {
+    args.k_guess = GuessSlope(format.k_boundaries, format.k_bits);
+    args.v_guess = GuessSlope(format.v_boundaries, format.v_bits);
+    if (!(args.k_guess > 0) || !(args.v_guess > 0)) return "boundaries are not those of a codebook";
+  }
   if (n <= kPageTokens) {
     LaunchSealAndMove(args, stream);
   } else {

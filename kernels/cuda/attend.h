@@ -16,15 +16,26 @@ namespace quash::cuda {
 
 inline constexpr uint32_t kPageTokens = 64;
 
-// One of the two rotations of a head, as tables: rounds of permute, multiply,
-// Walsh-Hadamard (kernels/rotation.h, kind kHadamard, head_dim a power of two).
+// A rotation of a head, as tables: rounds of permute, multiply, Walsh-Hadamard
+// (kernels/rotation.h, kind kHadamard, head_dim a power of two).
 struct RotationTables {
   const uint16_t* permutation;  // [3, head_dim]
   const float* factors;         // [3, head_dim]
+  // The transform is of both halves by themselves. Places are of the whole vector, in
+  // the first round of the vector as given, so that bands may have any coordinates.
+  bool is_halved;
 };
 
-// Where a page keeps what (kvcache/LAYOUT.md, one band for K and for V). Offsets
-// but the last are inside a head page; 0 means no mean is kept.
+// A side's second band (kvcache/LAYOUT.md): half of the coordinates, the first band
+// having the others, or a sketch of what the first one leaves of all.
+struct SecondBand {
+  uint32_t bits;           // 1 to 3; 0: there is none
+  uint32_t codes, scales;  // offsets in a head page
+  int8_t levels[16];       // ascending, of LevelCodebook
+};
+
+// Where a page keeps what (kvcache/LAYOUT.md, of first bands). Offsets but the last
+// are inside a head page; 0 means no mean is kept.
 struct PageLayout {
   uint32_t page_bytes, head_page_bytes;
   uint32_t k_codes, k_scales, k_mean;
@@ -34,7 +45,7 @@ struct PageLayout {
 
 struct DecodeArgs {
   uint32_t num_seqs, num_q_heads, num_kv_heads, head_dim;  // head_dim 64, 128 or 256
-  uint32_t k_bits, v_bits;                                 // 2, 3 or 4
+  uint32_t k_bits, v_bits;  // of first bands: 2, 3 or 4, before a sketch 1, 2 or 3
   uint32_t query_tokens;  // 1..8 of each sequence, its newest tokens; each sees those up to itself
   uint32_t window;        // a query token sees its last `window` tokens; 0: all
   float scale;            // of scores
@@ -43,6 +54,9 @@ struct DecodeArgs {
   PageLayout layout;
   RotationTables k_rotation, v_rotation;
   int8_t k_levels[16], v_levels[16];  // ascending, of LevelCodebook (host values)
+  SecondBand k_second, v_second;
+  bool is_sketched;        // K's second band is a sketch, of the query rotated again
+  RotationTables sketch;
 
   const uint8_t* pages;        // [pool pages, page_bytes], 16-byte aligned
   const int32_t* block_table;  // [num_seqs, max_pages]

@@ -69,11 +69,27 @@ __device__ __forceinline__ void DecodeTriples(uint32_t word, uint32_t signs, Lev
   out[3] = Permute(table.lo, table.hi, odd >> 16);
 }
 
-// Words of a row that a thread reads at once.
+// 1 bit, four bits of each byte from bit `first` on, for registers of one step.
+__device__ __forceinline__ void DecodeBits(uint32_t word, int first, LevelTable table,
+                                           uint32_t* out) {
+  const uint32_t bits = word >> first & 0x11111111u;
+  out[0] = Permute(table.lo, table.hi, bits);
+  out[1] = Permute(table.lo, table.hi, bits >> 16);
+}
+
+// Whether steps have the order of 4 bits, as rows of 32 codes always do.
+template <int kBits, int kN>
+__host__ __device__ constexpr bool IsInRuns() {
+  return kBits == 4 || kN == 32;
+}
+
+// Words of a row that a thread reads at once; two threads share those of 64 codes of 1
+// bit and of 32 of 2 or 3.
 template <int kBits, int kN>
 __host__ __device__ constexpr int RowWords() {
   constexpr int kSteps = kN / 32;
-  return kBits != 4 ? kSteps / 2 : kSteps < 4 ? kSteps : 4;
+  if (kBits == 1) return kSteps < 4 ? 1 : kSteps / 4;
+  return !IsInRuns<kBits, kN>() ? kSteps / 2 : kSteps < 4 ? kSteps : 4;
 }
 
 // Which codes of a row of kN are in register r of k-step s of thread t = lane % 4:
@@ -81,7 +97,12 @@ __host__ __device__ constexpr int RowWords() {
 template <int kBits, int kN>
 __device__ __forceinline__ int StepBase(int t, int s) {
   constexpr int kW = RowWords<kBits, kN>();
-  if (kBits == 4) return 16 * kW * (s / kW) + 4 * kW * t + 4 * (s % kW);
+  if (kBits == 1) {
+    // Steps s % 4 of a word are its bits; of 64 codes threads 2 and 3 have bits 2 and 3.
+    if (kN == 64) return 4 * (t % 2) + 8 * (s + t / 2 * 2);
+    return 4 * kW * t + 4 * (s / 4) + kN / 8 * (s % 4);
+  }
+  if (IsInRuns<kBits, kN>()) return 16 * kW * (s / kW) + 4 * kW * t + 4 * (s % kW);
   return 4 * kW * t + 4 * (s / 2) + kN / 4 * (s % 2);
 }
 
@@ -90,11 +111,19 @@ template <int kBits, int kN>
 __device__ __forceinline__ int OperandOffset(int d) {
   constexpr int kW = RowWords<kBits, kN>(), kSteps = kN / 32;
   const int half = d / (kN / 2), j = d % (kN / 2);
-  constexpr int kRun = kBits == 4 ? 16 * kW : kN / 4;
+  const int in_register = j % 4 / 2 * 4 + j % 2 * 2 + half;
+  if constexpr (kBits == 1) {
+    const int bit = j / (kN / 8), byte = j % (kN / 8);
+    if (kN == 64) return 16 * (byte / 4 + bit / 2 * 2) + 8 * (bit % 2) + in_register;
+    const int word = byte / 4;
+    return 8 * kSteps * (word / kW) + 8 * (4 * (word % kW) + bit) + in_register;
+  }
+  constexpr bool kRuns = IsInRuns<kBits, kN>();
+  constexpr int kRun = kRuns ? 16 * kW : kN / 4;
   const int run = j / kRun, in_run = j % kRun;
   const int t = in_run / (4 * kW), word = in_run % (4 * kW) / 4;
-  const int s = kBits == 4 ? run * kW + word : 2 * word + run;
-  return 8 * kSteps * t + 8 * s + in_run % 4 / 2 * 4 + in_run % 2 * 2 + half;
+  const int s = kRuns ? run * kW + word : 2 * word + run;
+  return 8 * kSteps * t + 8 * s + in_register;
 }
 
 template <int kCount>
@@ -117,7 +146,20 @@ __device__ __forceinline__ void LoadWords(const uint8_t* from, uint32_t* to) {
 template <int kBits, int kN>
 __device__ __forceinline__ void LoadBytes(const uint8_t* row, int t, uint32_t* out) {
   constexpr int kW = RowWords<kBits, kN>(), kSteps = kN / 32;
-  constexpr int kRun = kBits == 4 ? 16 * kW : kN / 4;
+  if constexpr (kBits == 1) {
+#pragma unroll
+    for (int s = 0; s < kSteps; ++s) {
+      const uint8_t* from = row + StepBase<kBits, kN>(t, s);
+      uint32_t lo, hi;
+      LoadWords<1>(from, &lo);
+      LoadWords<1>(from + kN / 2, &hi);
+      out[2 * s] = Permute(lo, hi, 0x5140);
+      out[2 * s + 1] = Permute(lo, hi, 0x7362);
+    }
+    return;
+  }
+  constexpr bool kRuns = IsInRuns<kBits, kN>();
+  constexpr int kRun = kRuns ? 16 * kW : kN / 4;
 #pragma unroll
   for (int run = 0; run < kSteps / kW; ++run) {
     uint32_t lo[kW], hi[kW];
@@ -125,7 +167,7 @@ __device__ __forceinline__ void LoadBytes(const uint8_t* row, int t, uint32_t* o
     LoadWords<kW>(row + kRun * run + 4 * kW * t + kN / 2, hi);
 #pragma unroll
     for (int w = 0; w < kW; ++w) {
-      const int s = kBits == 4 ? run * kW + w : 2 * w + run;
+      const int s = kRuns ? run * kW + w : 2 * w + run;
       out[2 * s] = Permute(lo[w], hi[w], 0x5140);
       out[2 * s + 1] = Permute(lo[w], hi[w], 0x7362);
     }
@@ -136,35 +178,57 @@ __device__ __forceinline__ void LoadBytes(const uint8_t* row, int t, uint32_t* o
 template <int kBits, int kN>
 struct RowPart {
   static constexpr int kSteps = kN / 32;
-  static constexpr int kWords = kBits == 4 ? kSteps : kSteps / 2;
+  static constexpr bool kIsShared = kBits == 1 ? kN == 64 : kBits != 4 && kN == 32;
+  static constexpr int kWords = kBits == 4   ? kSteps
+                                : kIsShared  ? 1
+                                : kBits == 1 ? kSteps / 4
+                                             : kSteps / 2;
   static constexpr int kRowBytes = kN * kBits / 8;
   uint32_t words[kWords];
   uint32_t signs[kBits == 3 ? kWords : 1];
 
   __device__ __forceinline__ void Load(const uint8_t* row, int t) {
-    constexpr int kW = RowWords<kBits, kN>();
+    if constexpr (kIsShared) {
+      LoadWords<1>(row + 4 * (t % 2), words);
+      if constexpr (kBits == 3) LoadWords<1>(row + kN / 4, signs);
+    } else {
+      constexpr int kW = RowWords<kBits, kN>();
 #pragma unroll
-    for (int first = 0; first < kWords; first += kW) {
-      LoadWords<kW>(row + 16 * first + 4 * kW * t, words + first);
-    }
-    if constexpr (kBits == 3) {
-      // A row of kN / 8 sign bytes; the upper half of the threads reads the same
-      // bytes one bit further.
-      LoadWords<kWords>(row + kN / 4 + 4 * kWords * (t % 2), signs);
+      for (int first = 0; first < kWords; first += kW) {
+        LoadWords<kW>(row + 16 * first + 4 * kW * t, words + first);
+      }
+      if constexpr (kBits == 3) {
+        // A row of kN / 8 sign bytes; the upper half of the threads reads the same
+        // bytes one bit further.
+        LoadWords<kWords>(row + kN / 4 + 4 * kWords * (t % 2), signs);
+      }
     }
   }
 
   // out: register r of step s at 2 s + r
   __device__ __forceinline__ void Decode(LevelTable table, int t,
                                          uint32_t (&out)[2 * kSteps]) const {
+    if constexpr (kIsShared && kBits != 1) {
+      // Fields 0 and 2 of each byte, or 1 and 3.
+      uint32_t codes = words[0] >> t / 2 * 2 & 0x33333333u;
+      if constexpr (kBits == 3) codes |= (signs[0] >> t & 0x11111111u) << 2;
+      out[0] = Permute(table.lo, table.hi, codes);
+      out[1] = Permute(table.lo, table.hi, codes >> 16);
+    } else {
 #pragma unroll
-    for (int w = 0; w < kWords; ++w) {
-      if constexpr (kBits == 4) {
-        DecodeNibbles(words[w], table, out + 2 * w);
-      } else if constexpr (kBits == 3) {
-        DecodeTriples(words[w], signs[w] >> (t / 2), table, out + 4 * w);
-      } else {
-        DecodeCrumbs(words[w], table, out + 4 * w);
+      for (int w = 0; w < kWords; ++w) {
+        if constexpr (kBits == 4) {
+          DecodeNibbles(words[w], table, out + 2 * w);
+        } else if constexpr (kBits == 3) {
+          DecodeTriples(words[w], signs[w] >> (t / 2), table, out + 4 * w);
+        } else if constexpr (kBits == 2) {
+          DecodeCrumbs(words[w], table, out + 4 * w);
+        } else {
+#pragma unroll
+          for (int s = 0; s < (kIsShared ? 2 : 4); ++s) {
+            DecodeBits(words[w], kIsShared ? s + t / 2 * 2 : s, table, out + 8 * w + 2 * s);
+          }
+        }
       }
     }
   }

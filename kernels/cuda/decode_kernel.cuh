@@ -18,7 +18,7 @@ class Decoder {
  public:
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
   using State = PageState<kKBits, kVBits, kDim, kTiles>;
-  using Rotation = WarpRotation<kDim>;
+  using Rotation = typename S::Rotation;
   using Unit = UnitQueries<S::kQueries>;
   static constexpr int kQueries = S::kQueries;
   static constexpr size_t kPartial = kQueries * PartialFloats<kDim>();
@@ -37,7 +37,7 @@ class Decoder {
 
   // Little stays in registers from one step to the next, which the loop over pages
   // needs: what steps share is in shared memory.
-  __device__ void Run() {
+  __device__ __forceinline__ void Run() {
     if (lane_ == 0) {
       for (int stage = 0; stage < kStages; ++stage) {
         PageCopier::Initialise(&parts_.barriers[warp_][stage]);

@@ -49,8 +49,14 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
   if (sizes.warps == 0) return "the device cannot run the kernel";
   KernelArgs kernel_args = {};
   kernel_args.a = args;
-  kernel_args.k_table = MakeLevelTable(kKBits, args.k_levels);
-  kernel_args.v_table = MakeLevelTable(kVBits, args.v_levels);
+  kernel_args.k_table = MakeLevelTable(args.k_bits, args.k_levels);
+  kernel_args.v_table = MakeLevelTable(args.v_bits, args.v_levels);
+  if (args.k_second.bits != 0) {
+    kernel_args.k_second_table = MakeLevelTable(args.k_second.bits, args.k_second.levels);
+  }
+  if (args.v_second.bits != 0) {
+    kernel_args.v_second_table = MakeLevelTable(args.v_second.bits, args.v_second.levels);
+  }
   const uint32_t group = args.num_q_heads / args.num_kv_heads;
   const uint32_t passes = (group * args.query_tokens + S::kQueries - 1) / S::kQueries;
   const uint32_t rows = args.num_kv_heads * passes;
@@ -106,5 +112,9 @@ const char* LaunchBits(const DecodeArgs& args, CUstream_st* stream) {
 const char* LaunchDecode64(const DecodeArgs& args, CUstream_st* stream);
 const char* LaunchDecode128(const DecodeArgs& args, CUstream_st* stream);
 const char* LaunchDecode256(const DecodeArgs& args, CUstream_st* stream);
+// Of formats with two bands.
+const char* LaunchBands64(const DecodeArgs& args, CUstream_st* stream);
+const char* LaunchBands128(const DecodeArgs& args, CUstream_st* stream);
+const char* LaunchBands256(const DecodeArgs& args, CUstream_st* stream);
 
 }  // namespace quash::cuda

@@ -55,17 +55,16 @@ __device__ __forceinline__ float PartWeight(float top, float all_top) {
 }
 
 // Rotates back and writes query x of a unit; by one warp.
-template <int kDim, int kQueries>
+template <int kDim, int kQueries, typename Tables>
 __device__ void WriteResult(const UnitQueries<kQueries>& unit, int x, float top, float sum,
-                            const LaneValues<kDim>& rotated,
-                            const typename WarpRotation<kDim>::Tables& tables, float* scratch,
+                            const LaneValues<kDim>& rotated, const Tables& tables, float* scratch,
                             int lane) {
   constexpr int kPer = kDim / 32;
   if (!unit.Exists(x)) return;
   const DecodeArgs& args = unit.args.a;
   __syncwarp();
   rotated.Store(scratch, lane);
-  WarpRotation<kDim>::ApplyInverse(scratch, tables, lane);
+  Tables::Rotation::ApplyInverse(scratch, tables, lane);
   const float inverse = sum > 0 ? 1 / sum : 0.0f;
   struct alignas(2 * kPer) Bits {
     uint16_t of[kPer];

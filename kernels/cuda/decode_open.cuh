@@ -83,7 +83,8 @@ class OpenTokens {
   template <typename State>
   __device__ void Finish(const RotationTables& rotation, int lane, uint8_t* scratch,
                          State* state) const {
-    const typename WarpRotation<kDim>::Tables tables(rotation, lane);
+    using Rotation = typename State::S::Rotation;
+    const typename Rotation::Tables tables(rotation, lane);
     auto* vector = reinterpret_cast<float*>(scratch);
     // A loop, not unrolled: the code is long and runs once for each unit.
 #pragma unroll 1
@@ -98,7 +99,7 @@ class OpenTokens {
           }
         }
       }
-      WarpRotation<kDim>::Apply(vector, tables, lane);
+      Rotation::Apply(vector, tables, lane);
       state->Adopt(x, __shfl_sync(kAllLanes, top_, 4 * x), __shfl_sync(kAllLanes, mass_, 4 * x));
     }
   }

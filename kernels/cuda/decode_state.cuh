@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/decode_codes.cuh"
 #include "kernels/cuda/page_copier.cuh"
+#include "kernels/cuda/warp_rotation.cuh"
 
 namespace quash::cuda {
 
@@ -19,11 +21,37 @@ constexpr int kStages = 2;         // pages that a warp has in flight
 constexpr uint32_t kMaxSlots = 8;  // units whose queries are prepared together
 constexpr float kLog2E = 1.4426950408889634f;
 
+// In the place of bits: what the arguments say, in one band or two; the same, with K's
+// second band a sketch.
+constexpr int kBanded = 0, kSketched = -1;
+
 // Bytes of a head page with both means, the most there are.
 constexpr uint32_t HeadPageBytes(int k_bits, int v_bits, int dim) {
-  return static_cast<uint32_t>(kPageTokens * dim * (k_bits + v_bits) / 8 + 4 * kPageTokens +
-                               2 * dim);
+  // Up to 7.5 bits in three bands, or with a sketch up to 8 in three.
+  const uint32_t eighths = k_bits == kBanded     ? 60
+                           : k_bits == kSketched ? 64
+                                                 : static_cast<uint32_t>(8 * (k_bits + v_bits));
+  const uint32_t bands = k_bits > 0 ? 2 : 3;
+  return kPageTokens * static_cast<uint32_t>(dim) * eighths / 64 + 2 * bands * kPageTokens +
+         2 * static_cast<uint32_t>(dim);
 }
+
+// The rotated queries of a unit as bytes, in the order of the products: of one band, and
+// of two, the second of which follows the first, in each thread's part or, of a
+// sketch, after all of it.
+template <int kQueries, int kDim>
+struct alignas(16) UnitQuery {
+  int8_t bytes[2 * kQueries][kDim];
+  float scale[kQueries];
+  int32_t sum[kQueries];
+};
+template <int kQueries, int kDim, bool kIsSketched>
+struct alignas(16) BandedQuery {
+  static constexpr int kBytes = kIsSketched ? 2 * kDim : kDim;
+  int8_t bytes[2 * kQueries][kBytes];
+  float scale[2][kQueries];
+  int32_t sum[kQueries];  // of the first band
+};
 
 // A unit is a sequence, a KV head and up to kQueries of the query vectors that
 // read it (query tokens times heads of the group; more take several passes).
@@ -40,12 +68,9 @@ struct Shape {
 
   static constexpr int kWalkWords = 9, kBatchWords = 11;
 
-  // The rotated queries of a unit as bytes, in the order of the products.
-  struct alignas(16) Query {
-    int8_t bytes[2 * kQueries][kDim];
-    float scale[kQueries];
-    int32_t sum[kQueries];
-  };
+  using Rotation = WarpRotation<kDim, (kKBits <= 0)>;
+  using Query = std::conditional_t<(kKBits > 0), UnitQuery<kQueries, kDim>,
+                                   BandedQuery<kQueries, kDim, kKBits == kSketched>>;
   // What the warps leave of units that others have parts of: their first unit's
   // part, and their last one's.
   struct alignas(16) Parts {
@@ -85,6 +110,7 @@ class Divisor {
 struct KernelArgs {
   DecodeArgs a;
   LevelTable k_table, v_table;
+  LevelTable k_second_table, v_second_table;
   Divisor group;          // query heads of a KV head
   Divisor passes;         // over the queries of a KV head
   Divisor rows;           // num_kv_heads * passes: units of a sequence

@@ -56,48 +56,63 @@ struct QueryRow {
   }
 };
 
-// Query x, rotated, as integers of 15 bits at 4 bits and 16 below, split in bytes:
-// high * 256 + low. At 4 bits that is twice the query: its products are with the
-// halved levels, to which the sum is added.
-template <int kKBits, int kDim, typename Query>
-__device__ __forceinline__ void PrepareQuery(
-    const DecodeArgs& args, const QueryRow<kDim>& row,
-    const typename WarpRotation<kDim>::Tables& tables, int lane, int x, float* scratch,
-    Query* to) {
-  constexpr int kPer = kDim / 32;
+// The query's numbers 32 i + lane, rotated; they are in scratch too.
+template <int kDim, typename Tables>
+__device__ __forceinline__ void RotateQuery(const DecodeArgs& args, const QueryRow<kDim>& row,
+                                            const Tables& tables, int lane, float* scratch,
+                                            float (*rotated)[kDim / 32]) {
   const float scale = args.scale * kLog2E;
 #pragma unroll
-  for (int i = 0; i < kPer; ++i) {
+  for (int i = 0; i < kDim / 32; ++i) {
     scratch[32 * i + lane] = FromBits16(row.bits[i], args.is_half) * scale;
   }
-  WarpRotation<kDim>::Apply(scratch, tables, lane);
-  float rotated[kPer], largest = 0;
+  Tables::Rotation::Apply(scratch, tables, lane);
 #pragma unroll
-  for (int i = 0; i < kPer; ++i) {
-    rotated[i] = scratch[32 * i + lane];
-    largest = fmaxf(largest, fabsf(rotated[i]));
-  }
-  largest = ReduceWarp(largest, Max());
-  constexpr int kLow = kKBits == 4 ? 128 : 256;
-  constexpr float kLimit = 127.0f * kLow;
-  const float inverse = largest > 0 ? kLimit / largest : 0.0f;
-  int sum = 0;
-#pragma unroll
-  for (int i = 0; i < kPer; ++i) {
-    const int value = __float2int_rn(rotated[i] * inverse);
-    const int high = (value + kLow / 2) >> (kKBits == 4 ? 7 : 8);
-    const int low = value - high * kLow;
-    const int at = OperandOffset<kKBits, kDim>(32 * i + lane);
-    to->bytes[2 * x][at] = static_cast<int8_t>(high);
-    to->bytes[2 * x + 1][at] = static_cast<int8_t>(kKBits == 4 ? 2 * low : low);
-    sum += value;
-  }
-  sum = ReduceWarp(sum, Add());
-  if (lane == 0) {
-    to->scale[x] = largest / kLimit;
-    to->sum[x] = sum;
-  }
-  __syncwarp();
+  for (int i = 0; i < kDim / 32; ++i) (*rotated)[i] = scratch[32 * i + lane];
 }
 
+// Numbers kFirst.. of `rotated`, 32 i + lane of a band of kN, as integers of 15 bits at
+// 4 bits and 16 below, split in bytes: high * 256 + low. At 4 bits that is twice the
+// query: its products are with the halved levels, to which the sum is added.
+//   high, low  in the order of the products
+template <int kBits, int kN, int kFirst, int kPer>
+__device__ __forceinline__ void QuantizeQuery(const float (&rotated)[kPer], int lane, int8_t* high,
+                                              int8_t* low, float* scale, int32_t* sum) {
+  constexpr int kCount = kN / 32;
+  float largest = 0;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) largest = fmaxf(largest, fabsf(rotated[kFirst + i]));
+  largest = ReduceWarp(largest, Max());
+  constexpr int kLow = kBits == 4 ? 128 : 256;
+  constexpr float kLimit = 127.0f * kLow;
+  const float inverse = largest > 0 ? kLimit / largest : 0.0f;
+  int total = 0;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    const int value = __float2int_rn(rotated[kFirst + i] * inverse);
+    const int of_high = (value + kLow / 2) >> (kBits == 4 ? 7 : 8);
+    const int of_low = value - of_high * kLow;
+    const int at = OperandOffset<kBits, kN>(32 * i + lane);
+    high[at] = static_cast<int8_t>(of_high);
+    low[at] = static_cast<int8_t>(kBits == 4 ? 2 * of_low : of_low);
+    total += value;
+  }
+  total = ReduceWarp(total, Add());
+  if (lane == 0) {
+    *scale = largest / kLimit;
+    if (sum != nullptr) *sum = total;
+  }
+}
+
+// Query x of a unit, rotated.
+template <int kKBits, int kDim, int kQueries, typename Tables>
+__device__ __forceinline__ void PrepareQuery(const DecodeArgs& args, const QueryRow<kDim>& row,
+                                             const Tables& tables, int lane, int x, float* scratch,
+                                             UnitQuery<kQueries, kDim>* to) {
+  float rotated[kDim / 32];
+  RotateQuery(args, row, tables, lane, scratch, &rotated);
+  QuantizeQuery<kKBits, kDim, 0>(rotated, lane, to->bytes[2 * x], to->bytes[2 * x + 1],
+                                 to->scale + x, to->sum + x);
+  __syncwarp();
+}
 }  // namespace quash::cuda

@@ -18,8 +18,8 @@ enum class RowType : uint32_t { kF32 = 0, kF16 = 1, kBf16 = 2 };
 
 // How pages of a cache are made; a row of head_dim numbers per token and KV head.
 struct SealFormat {
-  uint32_t num_kv_heads, head_dim;  // head_dim 64 or 128
-  uint32_t k_bits, v_bits;          // 2, 3 or 4
+  uint32_t num_kv_heads, head_dim;  // head_dim 64, 128 or 256
+  uint32_t k_bits, v_bits;          // of first bands: 2, 3 or 4, before a sketch 1, 2 or 3
   RowType type;                     // of open and of new tokens
   uint32_t sink_tokens;             // first ones of a sequence, never sealed
   uint32_t reserve;                 // newest ones, not sealed yet
@@ -27,8 +27,18 @@ struct SealFormat {
   RotationTables k_rotation, v_rotation;
   int8_t k_levels[16], v_levels[16];         // ascending, of LevelCodebook
   float k_boundaries[16], v_boundaries[16];  // its boundaries, 2^bits - 1
+  SecondBand k_second, v_second;
+  float k_second_boundaries[16], v_second_boundaries[16];
+  // K's second band is a sketch: of the first, level * k_step is a coordinate of the
+  // row over its norm, and the rest of that is rotated by `sketch`.
+  bool is_sketched;
+  RotationTables sketch;
+  float k_step, sketch_factor;
   // Both rotations are those of default_rotation.h, and tables are not read.
   bool has_default_rotations;
+
+  // Whether seal_bands.cu and read_bands.cu have to take it.
+  bool IsBanded() const { return head_dim > 128 || k_second.bits != 0 || v_second.bits != 0; }
 };
 
 // Of a row of norm 1, the line slope * (2^bits - 2) * x through the middle boundary,

@@ -2,7 +2,9 @@
 // or of 64 open tokens.
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/read_place.cuh"
 #include "kernels/cuda/seal.h"
+#include "kernels/cuda/seal_launch.h"
 #include "kernels/cuda/seal_rows.cuh"
 
 namespace quash::cuda {
@@ -10,17 +12,6 @@ namespace {
 
 constexpr int kThreads = kPageTokens;
 constexpr int kBlocks = 6;  // of a multiprocessor, as registers allow
-
-struct ReadArgs {
-  SealFormat format;
-  SequenceState state;
-  RowType type;
-  uint8_t* k;
-  uint8_t* v;
-  RowStrides strides;  // in bytes
-  const int32_t* begins;
-  uint32_t first;  // token, a multiple of kPageTokens
-};
 
 template <int kDim, bool kIsDefault>
 struct ReadMemory {
@@ -182,40 +173,21 @@ template <int kDim, bool kIsDefault>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     ReadKernel(const __grid_constant__ ReadArgs args) {
   __shared__ ReadMemory<kDim, kIsDefault> memory;
-  const SealFormat& format = args.format;
-  const uint32_t heads = format.num_kv_heads;
-  const uint32_t seq = blockIdx.z, head = blockIdx.y % heads;
-  const bool is_value = blockIdx.y >= heads;
-  const auto pages = static_cast<uint32_t>(args.state.num_pages[seq]);
-  const auto open_tokens = static_cast<uint32_t>(args.state.open_tokens[seq]);
-  const uint32_t sinks = min(open_tokens, format.sink_tokens);
-  const int64_t begin = args.begins == nullptr ? 0 : args.begins[seq];
-  // Sinks are whole pages if anything is sealed.
-  const uint32_t token = args.first + blockIdx.x * kPageTokens;
-  uint8_t* to = (is_value ? args.v : args.k) + seq * args.strides.seq + head * args.strides.head +
-                (begin + token - args.first) * args.strides.token;
-  if (token < sinks || token >= sinks + pages * kPageTokens) {
-    const uint32_t own = token + threadIdx.x;
-    const uint32_t open_at = own < sinks ? own : own - pages * kPageTokens;
-    if (open_at >= open_tokens) return;
-    const auto* open =
-        static_cast<const uint8_t*>(is_value ? args.state.open_v : args.state.open_k);
-    const size_t row_at =
-        (static_cast<size_t>(seq) * args.state.open_capacity + open_at) * heads + head;
-    const auto* from = reinterpret_cast<const uint4*>(open + row_at * RowBytes(format.type, kDim));
-    auto* vectors = reinterpret_cast<uint4*>(to + threadIdx.x * args.strides.token);
+  const ReadPlace place(args);
+  if (place.page == nullptr) {
+    const uint8_t* open = args.OpenRow(place, threadIdx.x);
+    if (open == nullptr) return;
+    const auto* from = reinterpret_cast<const uint4*>(open);
+    auto* vectors = reinterpret_cast<uint4*>(place.to + threadIdx.x * args.strides.token);
     TokenRow<kDim> row;
-    row.Load(format.type, [&](uint32_t i) { return from[i]; }, [] {});
+    row.Load(args.format.type, [&](uint32_t i) { return from[i]; }, [] {});
     row.Save(args.type, [&](uint32_t i, uint4 vector) { vectors[i] = vector; }, [] {});
     return;
   }
-  const size_t at = static_cast<size_t>(seq) * args.state.max_pages + (token - sinks) / kPageTokens;
-  const int32_t id = args.state.block_table[at];
-  const uint8_t* page = args.state.pages + static_cast<size_t>(id) * format.layout.page_bytes;
-  if (is_value) {
-    ReadPart<kDim, kIsDefault, true>(memory, args, page, head, to);
+  if (place.is_value) {
+    ReadPart<kDim, kIsDefault, true>(memory, args, place.page, place.head, place.to);
   } else {
-    ReadPart<kDim, kIsDefault, false>(memory, args, page, head, to);
+    ReadPart<kDim, kIsDefault, false>(memory, args, place.page, place.head, place.to);
   }
 }
 
@@ -235,7 +207,9 @@ const char* LaunchRead(const SealFormat& format, const SequenceState& state, uin
                        const int32_t* begins, CUstream_st* stream) {
   if (first % kPageTokens != 0) return "the first token is not a multiple of 64";
   if (n == 0) return nullptr;
-  if (format.head_dim != 64 && format.head_dim != 128) return "head_dim is not 64 or 128";
+  if (format.head_dim != 64 && format.head_dim != 128 && format.head_dim != 256) {
+    return "head_dim is not 64, 128 or 256";
+  }
   if (state.num_seqs == 0 || state.num_seqs > 65535) return "num_seqs is not in 1..65535";
   const int64_t size = type == RowType::kF32 ? 4 : 2;
   const RowStrides bytes = {strides.seq * size, strides.head * size, strides.token * size};
@@ -247,7 +221,9 @@ const char* LaunchRead(const SealFormat& format, const SequenceState& state, uin
   const ReadArgs args = {format, state, type, static_cast<uint8_t*>(k), static_cast<uint8_t*>(v),
                          bytes,  begins, first};
   const dim3 grid((n + kPageTokens - 1) / kPageTokens, 2 * format.num_kv_heads, state.num_seqs);
-  if (format.head_dim == 64) {
+  if (format.IsBanded()) {
+    LaunchReadBands(args, n, stream);
+  } else if (format.head_dim == 64) {
     Launch<64>(args, grid, stream);
   } else {
     Launch<128>(args, grid, stream);

@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/default_rotation.h"
 #include "kernels/cuda/seal.h"
+#include "kernels/cuda/warp_math.cuh"
 
 namespace quash::cuda {
 
@@ -23,7 +24,6 @@ constexpr int kColumnStride = kPageTokens + 4;
 __device__ __forceinline__ uint32_t RowBytes(RowType type, int dim) {
   return static_cast<uint32_t>(dim) * (type == RowType::kF32 ? 4 : 2);
 }
-
 
 // Where 16 bytes of a row are among staged rows: rows are read by one thread each,
 // and by neighbouring threads, without bank conflicts.
@@ -214,9 +214,5 @@ struct TokenRow {
     }
   }
 };
-
-__device__ __forceinline__ __half ToF16(float value) {
-  return __float2half_rn(fminf(fmaxf(value, -65504.0f), 65504.0f));
-}
 
 }  // namespace quash::cuda

@@ -83,6 +83,10 @@ __device__ __forceinline__ float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// Cut off at the largest number.
+__device__ __forceinline__ __half ToF16(float value) {
+  return __float2half_rn(fminf(fmaxf(value, -65504.0f), 65504.0f));
+}
 // Bits of bf16 or f16.
 __device__ __forceinline__ float FromBits16(uint16_t bits, bool is_half) {
   return is_half ? __half2float(__ushort_as_half(bits))

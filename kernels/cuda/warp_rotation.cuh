@@ -9,11 +9,13 @@
 namespace quash::cuda {
 
 // One warp rotates kDim values in shared memory; lane has kDim / 32 of them.
-template <int kDim>
+// kCanBeHalved  RotationTables::is_halved is looked at
+template <int kDim, bool kCanBeHalved = false>
 struct WarpRotation {
   static constexpr int kPer = kDim / 32;
 
-  static __device__ void Hadamard(float (&v)[kPer], int lane) {
+  // is_halved  of both halves by themselves
+  static __device__ void Hadamard(float (&v)[kPer], int lane, bool is_halved) {
 #pragma unroll
     for (int stride = 1; stride < kPer; stride *= 2) {
 #pragma unroll
@@ -26,6 +28,7 @@ struct WarpRotation {
     }
 #pragma unroll
     for (int stride = 1; stride < 32; stride *= 2) {
+      if (stride == 16 && is_halved) continue;
 #pragma unroll
       for (int i = 0; i < kPer; ++i) {
         const float other = __shfl_xor_sync(kAllLanes, v[i], stride);
@@ -36,10 +39,12 @@ struct WarpRotation {
 
   // This lane's part of a table, all rounds, so that their loads overlap.
   struct Tables {
+    using Rotation = WarpRotation;
     uint16_t permutation[3][kPer];
     float factors[3][kPer];
+    bool is_halved;
 
-    __device__ Tables(const RotationTables& tables, int lane) {
+    __device__ Tables(const RotationTables& tables, int lane) : is_halved(tables.is_halved) {
 #pragma unroll
       for (int round = 0; round < 3; ++round) {
         const int at = round * kDim + lane * kPer;
@@ -69,7 +74,7 @@ struct WarpRotation {
       for (int i = 0; i < kPer; ++i) {
         v[i] = x[tables.permutation[round][i]] * tables.factors[round][i];
       }
-      Hadamard(v, lane);
+      Hadamard(v, lane, kCanBeHalved && tables.is_halved);
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < kPer; ++i) x[lane * kPer + i] = v[i];
@@ -84,7 +89,7 @@ struct WarpRotation {
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < kPer; ++i) v[i] = y[lane * kPer + i];
-      Hadamard(v, lane);
+      Hadamard(v, lane, kCanBeHalved && tables.is_halved);
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < kPer; ++i) {

@@ -8,10 +8,10 @@
  * unless said otherwise; the current device is the caller's choice and must be the
  * one of quash_kv_cuda_create().
  *
- * Supported: head_dim 64 and 128, tq_mse at 2, 3 and 4 bits, Hadamard rotations;
- * quash_kv_cuda_attend() also needs dtype bf16 or f16. Anything else, and any build
- * without CUDA, is QUASH_KV_UNSUPPORTED. Errors as in quash_kv.h; NaN and infinity
- * are not looked for. */
+ * Supported: head_dim 64, 128 and 256, all bits of quash_kv.h, outliers, tq_mse and
+ * tq_prod, Hadamard rotations; quash_kv_cuda_attend() also needs dtype bf16 or f16.
+ * Anything else, and any build without CUDA, is QUASH_KV_UNSUPPORTED. Errors as in
+ * quash_kv.h; NaN and infinity are not looked for. */
 #ifndef QUASH_KV_CUDA_H
 #define QUASH_KV_CUDA_H
 

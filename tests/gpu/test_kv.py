@@ -1,7 +1,6 @@
 """The KV cache on a GPU: pages of the CPU bit by bit, attention and a model's text
 over them."""
 
-import dataclasses
 import math
 
 import pytest
@@ -51,14 +50,7 @@ def pages_of(saved, n_pages, page_bytes):
     return torch.stack(pages)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("dim", [64, 128])
-@pytest.mark.parametrize("bits", [(4, 4), (3, 3), (2, 2), (4, 2), (2, 3)])
-@pytest.mark.parametrize("means, seed", [(True, QuashKVCacheConfig.seed), (True, 7),
-                                         (False, QuashKVCacheConfig.seed)])
-def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed):
-    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=5,
-                                k_mean=means, v_mean=means, seed=seed)
+def assert_pages_and_rows_of_the_cpu(config, dim, dtype):
     heads, n = 3, 7 * PAGE + 31
     k = rows_like_keys(heads, n, dim, dtype, 1)
     v = rows_like_keys(heads, n, dim, dtype, 2)
@@ -89,7 +81,43 @@ def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed):
         assert torch.equal(whole[:, :, PAGE:], torch.cat((some, more), 2))
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("bits", [(4, 4), (3, 3), (2, 2), (4, 2), (2, 3)])
+@pytest.mark.parametrize("means, seed", [(True, QuashKVCacheConfig.seed), (True, 7),
+                                         (False, QuashKVCacheConfig.seed)])
+def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed):
+    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=5,
+                                k_mean=means, v_mean=means, seed=seed)
+    assert_pages_and_rows_of_the_cpu(config, dim, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("bits, outliers", [((2.5, 2.5), False), ((3.5, 3.5), True),
+                                            ((2.5, 3.5), True), ((4, 2.5), False),
+                                            ((3.5, 3), False)])
+@pytest.mark.parametrize("means", [True, False])
+def test_pages_of_two_bands_are_those_of_the_cpu(dtype, dim, bits, outliers, means):
+    odd = tuple(range(1, dim, 2))
+    config = QuashKVCacheConfig(
+        key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=5, k_mean=means, v_mean=means,
+        k_outliers=odd if outliers and bits[0] % 1 else None,
+        v_outliers=odd[::-1] if outliers and bits[1] % 1 else None)
+    assert_pages_and_rows_of_the_cpu(config, dim, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("bits", [(2, 2), (3, 3.5), (4, 4)])
+@pytest.mark.parametrize("means", [True, False])
+def test_pages_of_sketches_are_those_of_the_cpu(dtype, dim, bits, means):
+    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], k_quantizer="tq_prod",
+                                sink_pages=0, reserve=5, k_mean=means, v_mean=means)
+    assert_pages_and_rows_of_the_cpu(config, dim, dtype)
+
+
+@pytest.mark.parametrize("bits", [2, 2.5, 3, 3.5, 4])
 def test_many_pages_are_those_of_the_cpu(bits):
     """Enough rows that some have scales which only exact sums round rightly."""
     config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, sink_pages=0)
@@ -139,8 +167,8 @@ def test_batches_sinks_and_padding(sink_pages, pieces):
         assert not read_k[row, :, :begin].any()
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4])
-@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("bits", [2, 2.5, 3, 3.5, 4])
+@pytest.mark.parametrize("dim", [64, 128, 256])
 def test_attention_over_a_graph_of_steps(bits, dim):
     """Steps replayed from one graph give the attention of what is then stored."""
     config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, reserve=16)
@@ -194,9 +222,13 @@ def attended(store, layer, q, length, window=0, softcap=0.0):
 @pytest.mark.parametrize("tokens,group", [(1, 4), (2, 1), (3, 4), (8, 2), (8, 8)])
 @pytest.mark.parametrize("options", [{}, {"window": 1}, {"window": 130}, {"softcap": 2.0},
                                      {"window": 40, "softcap": 30.0}])
-def test_attention_of_several_tokens_windows_and_caps(dtype, tokens, group, options):
-    config = QuashKVCacheConfig(key_bits=4, value_bits=3, sink_pages=1, reserve=16)
+@pytest.mark.parametrize("bits", [(4, 3), (2.5, 3.5)])
+def test_attention_of_several_tokens_windows_and_caps(dtype, tokens, group, options, bits):
     heads, dim, batch = 2, 128, 3
+    outliers = {f"{side}_outliers": range(1, dim, 2)
+                for side, count in zip("kv", bits, strict=True) if count % 1}
+    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=1, reserve=16,
+                                **outliers)
     store = CudaStore(heads, dim, config, dtype, DEVICE)
     layer = CudaLayer(store, batch)
     layer.reserve(10)
@@ -214,12 +246,18 @@ def test_attention_of_several_tokens_windows_and_caps(dtype, tokens, group, opti
         assert torch.equal(out, again) and torch.equal(lse, lse_again)
 
 
-@pytest.mark.parametrize("bits", [(2, 2), (2, 4), (3, 2), (3, 3), (4, 2), (4, 4)])
-@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("bits", [(2, 2), (2, 4), (3, 2), (3, 3), (4, 2), (4, 4), (2.5, 2.5),
+                                  (3.5, 3.5), (2.5, 3.5), (4, 3.5), (2.5, 2), (3.5, 3)])
+@pytest.mark.parametrize("dim", [64, 128, 256])
 @pytest.mark.parametrize("group", [1, 3, 8])
-def test_attention_at_page_edges(bits, dim, group):
+@pytest.mark.parametrize("options", [{}, {"k_mean": False, "v_mean": False},
+                                     {"k_quantizer": "tq_prod"}])
+def test_attention_at_page_edges(bits, dim, group, options):
     """Against the CPU's attention over the same pages."""
-    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=0)
+    if "k_quantizer" in options and bits[0] % 1:
+        pytest.skip("tq_prod has whole bits")
+    config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=0,
+                                **options)
     heads, lengths = 2, (1, 63, 64, 65, 127, 128, 129, 640)
     generator = torch.Generator().manual_seed(dim)
     k, v = (torch.randn(heads, 640, dim, generator=generator).bfloat16() for _ in range(2))
@@ -257,11 +295,8 @@ def test_full_pages_are_reported():
     assert layer.flags[-1] == 1 and layer.num_pages[0] == 1
 
 
-@pytest.mark.parametrize("options", [{"key_bits": 2.5}, {"k_quantizer": "tq_prod"},
-                                     {"rotation": "dense"}])
-def test_what_the_kernels_do_not_take(options):
-    with pytest.raises(UnsupportedError, match="GPU"):
-        CudaStore(1, 128, dataclasses.replace(QuashKVCacheConfig(), **options), torch.bfloat16,
-                  DEVICE)
+def test_what_the_kernels_do_not_take():
+    with pytest.raises(UnsupportedError, match="rotation is dense"):
+        CudaStore(1, 128, QuashKVCacheConfig(rotation="dense"), torch.bfloat16, DEVICE)
     with pytest.raises(UnsupportedError, match="head_dim is 96"):
         CudaStore(1, 96, QuashKVCacheConfig(), torch.bfloat16, DEVICE)

@@ -46,6 +46,32 @@ def test_logits_are_near_those_of_an_exact_cache(model, chunk):
     assert cache.compression_stats()["pages"] == 2 * 2 * ((400 - 64 - 16) // 64)
 
 
+@pytest.mark.parametrize("options, most", [
+    ({"key_bits": 3.5, "value_bits": 3.5}, 0.07), ({"key_bits": 2.5, "value_bits": 2.5}, 0.15),
+    ({"key_bits": 4, "value_bits": 2.5}, 0.12), ({"k_quantizer": "tq_prod"}, 0.07)])
+@pytest.mark.parametrize("chunk", [200, 1])
+def test_logits_of_formats_with_two_bands(model, options, most, chunk):
+    ids = torch.randint(256, (2, 400), generator=torch.Generator().manual_seed(7)).cuda()
+    cache = QuashKVCache.from_model(model, QuashKVCacheConfig(reserve=16, **options))
+    packed = logits_of(model, ids, cache, chunk)
+    exact = logits_of(model, ids, transformers.DynamicCache(config=model.config), chunk)
+    assert (packed - exact).norm() < most * exact.norm()
+    assert cache.compression_stats()["pages"] == 2 * 2 * ((400 - 64 - 16) // 64)
+
+
+def test_logits_at_head_dim_256():
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        vocab_size=256, hidden_size=256, intermediate_size=512, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=256, max_position_embeddings=2048)
+    wide = transformers.LlamaForCausalLM(config).to("cuda", torch.bfloat16).eval()
+    ids = torch.randint(256, (2, 400), generator=torch.Generator().manual_seed(8)).cuda()
+    for chunk in (200, 1):
+        packed = logits_of(wide, ids, QuashKVCache.from_model(wide), chunk)
+        exact = logits_of(wide, ids, transformers.DynamicCache(config=config), chunk)
+        assert (packed - exact).norm() < 0.05 * exact.norm()
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_chunks_attend_to_stored_tokens_in_parts(model, batch, monkeypatch):
     """Parts of 128 tokens give what all stored tokens at once give."""

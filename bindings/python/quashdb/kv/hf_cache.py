@@ -134,9 +134,9 @@ class QuashKVCache(Cache):
     Results are not differentiable. Copies (copy.deepcopy) share sealed pages on the
     CPU.
 
-    On a GPU (sm_80 on, a library built with CUDA) the model is bfloat16 or float16,
-    head_dim 64 or 128, bits are 2, 3 or 4 with tq_mse and Hadamard rotations, padding is
-    on the left, and crop() reaches open tokens only; the rest is UnsupportedError.
+    On a GPU (sm_80 on, a library built with CUDA) the model is bfloat16 or float16, head_dim
+    64, 128 or 256, rotations are Hadamard, padding is on the left, and crop() reaches open
+    tokens only; the rest is UnsupportedError. Half bits and tq_prod are slower there.
 
     num_layers: of the model. head_dim: checked if given.
     config: QuashKVCacheConfig. device: None for the CPU, or a device of torch.
