@@ -48,7 +48,7 @@ def main():
         exact = perplexity(model, windows, lambda: transformers.DynamicCache(config=model.config))
         print(f"{arguments.device}, {name}: exact {exact:.3f}", end="")
         for bits in (4, 3, 2):
-            config = QuashKVCacheConfig(key_bits=bits, value_bits=bits)
+            config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, uncompressed_tokens=0)
             value = perplexity(model, windows,
                                lambda config=config: QuashKVCache.from_model(model, config))
             print(f", {bits}-bit {value:.3f} ({value / exact - 1:+.2%})", end="")

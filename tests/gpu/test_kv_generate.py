@@ -1,5 +1,7 @@
 """A model of transformers on a GPU over the packed cache."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,9 +13,12 @@ if not torch.cuda.is_available():
 # pylint: disable=wrong-import-position
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig, UnsupportedError, hf_attention
 from quashdb.kv._ffi import lib
+from quashdb.kv.errors import InvalidError
 
 if lib.quash_kv_cuda_devices() == 0:
     pytest.skip("the QuashKV library has no CUDA", allow_module_level=True)
+
+PACKED = QuashKVCacheConfig(uncompressed_tokens=0)
 
 
 @pytest.fixture(scope="module", name="model")
@@ -39,7 +44,7 @@ def logits_of(model, ids, cache, chunk, mask=None):
 @pytest.mark.parametrize("chunk", [400, 64, 1])
 def test_logits_are_near_those_of_an_exact_cache(model, chunk):
     ids = torch.randint(256, (2, 400), generator=torch.Generator().manual_seed(1)).cuda()
-    cache = QuashKVCache.from_model(model, QuashKVCacheConfig())
+    cache = QuashKVCache.from_model(model, PACKED)
     packed = logits_of(model, ids, cache, chunk)
     exact = logits_of(model, ids, transformers.DynamicCache(config=model.config), chunk)
     assert (packed - exact).norm() < 0.05 * exact.norm()
@@ -52,7 +57,8 @@ def test_logits_are_near_those_of_an_exact_cache(model, chunk):
 @pytest.mark.parametrize("chunk", [200, 1])
 def test_logits_of_formats_with_two_bands(model, options, most, chunk):
     ids = torch.randint(256, (2, 400), generator=torch.Generator().manual_seed(7)).cuda()
-    cache = QuashKVCache.from_model(model, QuashKVCacheConfig(reserve=16, **options))
+    config = QuashKVCacheConfig(reserve=16, uncompressed_tokens=0, **options)
+    cache = QuashKVCache.from_model(model, config)
     packed = logits_of(model, ids, cache, chunk)
     exact = logits_of(model, ids, transformers.DynamicCache(config=model.config), chunk)
     assert (packed - exact).norm() < most * exact.norm()
@@ -67,7 +73,7 @@ def test_logits_at_head_dim_256():
     wide = transformers.LlamaForCausalLM(config).to("cuda", torch.bfloat16).eval()
     ids = torch.randint(256, (2, 400), generator=torch.Generator().manual_seed(8)).cuda()
     for chunk in (200, 1):
-        packed = logits_of(wide, ids, QuashKVCache.from_model(wide), chunk)
+        packed = logits_of(wide, ids, QuashKVCache.from_model(wide, PACKED), chunk)
         exact = logits_of(wide, ids, transformers.DynamicCache(config=config), chunk)
         assert (packed - exact).norm() < 0.05 * exact.norm()
 
@@ -76,9 +82,9 @@ def test_logits_at_head_dim_256():
 def test_chunks_attend_to_stored_tokens_in_parts(model, batch, monkeypatch):
     """Parts of 128 tokens give what all stored tokens at once give."""
     ids = torch.randint(256, (batch, 900), generator=torch.Generator().manual_seed(5)).cuda()
-    whole = logits_of(model, ids, QuashKVCache.from_model(model), 150)
+    whole = logits_of(model, ids, QuashKVCache.from_model(model, PACKED), 150)
     monkeypatch.setattr(hf_attention, "PART_TOKENS", 128 * batch)
-    parts = logits_of(model, ids, QuashKVCache.from_model(model), 150)
+    parts = logits_of(model, ids, QuashKVCache.from_model(model, PACKED), 150)
     assert (parts - whole).norm() < 0.01 * whole.norm()
 
 
@@ -87,7 +93,8 @@ def test_chunks_attend_to_stored_tokens_in_parts(model, batch, monkeypatch):
     ("Mistral", {"sliding_window": 100}),
     ("Gemma2", {"sliding_window": 100, "attn_logit_softcapping": 5.0})])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_windows_softcap_and_float16(kind, options, dtype):
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_windows_softcap_and_float16(kind, options, dtype, is_packed):
     """One token, a few and many, with padding and without, near an exact cache."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(
@@ -102,11 +109,12 @@ def test_windows_softcap_and_float16(kind, options, dtype):
     for padding, chunks in ((None, (100, 5, 1)), (mask, (100,))):
         for chunk in chunks:
             exact = logits_of(model, ids, transformers.DynamicCache(config=config), chunk, padding)
-            cache = QuashKVCache.from_model(model)
-            packed = logits_of(model, ids, cache, chunk, padding)
+            cache = QuashKVCache.from_model(model, PACKED if is_packed else None)
+            ours = logits_of(model, ids, cache, chunk, padding)
             seen = slice(None) if padding is None else mask.bool()
-            assert (packed - exact)[seen].norm() < 0.1 * exact[seen].norm()
-            assert cache.compression_stats()["pages"] > 0
+            bound = 0.1 if is_packed else 0.05
+            assert (ours - exact)[seen].norm() < bound * exact[seen].norm()
+            assert (cache.compression_stats()["pages"] > 0) == is_packed
             model.set_attn_implementation("eager")
 
 
@@ -115,14 +123,14 @@ def test_padding_after_the_first_chunk_is_refused(model):
     mask = torch.ones_like(ids)
     mask[1, :40] = 0
     with pytest.raises(UnsupportedError, match="padding"):
-        logits_of(model, ids, QuashKVCache.from_model(model), 20, mask)
+        logits_of(model, ids, QuashKVCache.from_model(model, PACKED), 20, mask)
 
 
 def test_memory_of_chunks_is_bounded(model, monkeypatch):
     monkeypatch.setattr(hf_attention, "PART_TOKENS", 1024)
     peaks = []
     for stored in (4096, 16384):
-        cache = QuashKVCache.from_model(model)
+        cache = QuashKVCache.from_model(model, PACKED)
         cache.reserve(stored + 256)
         ids = torch.zeros(1, 256, dtype=torch.long, device="cuda")
         for _ in range(stored // 256):
@@ -137,11 +145,12 @@ def test_memory_of_chunks_is_bounded(model, monkeypatch):
     assert peaks[1] < 1.2 * peaks[0]
 
 
-def test_left_padding(model):
+@pytest.mark.parametrize("config", [PACKED, QuashKVCacheConfig()])
+def test_left_padding(model, config):
     ids = torch.randint(256, (2, 300), generator=torch.Generator().manual_seed(2)).cuda()
     mask = torch.ones_like(ids)
     mask[1, :90] = 0
-    cache = QuashKVCache.from_model(model)
+    cache = QuashKVCache.from_model(model, config)
     with torch.inference_mode():
         model(ids[:, :280], past_key_values=cache, use_cache=True, attention_mask=mask[:, :280])
         assert cache._batch.tokens(280) == [280, 190]
@@ -155,17 +164,61 @@ def test_left_padding(model):
 
 def test_generate_reorder_and_crop(model):
     ids = torch.randint(256, (1, 200), generator=torch.Generator().manual_seed(3)).cuda()
-    cache = QuashKVCache.from_model(model)
+    cache = QuashKVCache.from_model(model, PACKED)
     text = model.generate(ids, past_key_values=cache, max_new_tokens=60, do_sample=False)
     assert text.shape == (1, 260) and cache.get_seq_length() == 259
-    beams = model.generate(ids, past_key_values=QuashKVCache.from_model(model), num_beams=3,
-                           max_new_tokens=20, do_sample=False)
+    beams = model.generate(ids, past_key_values=QuashKVCache.from_model(model, PACKED),
+                           num_beams=3, max_new_tokens=20, do_sample=False)
     assert beams.shape[1] == 220
     before = cache[0][0][:, :, :249]
     cache.crop(-10)
     assert cache.get_seq_length() == 249 and torch.equal(cache[0][0], before)
     with pytest.raises(UnsupportedError, match="sealed"):
         cache.crop(-200)
+
+
+@pytest.mark.parametrize("chunk", [100, 7, 1])
+def test_few_tokens_stay_as_given_until_they_are_many(model, chunk):
+    ids = torch.randint(256, (2, 400), generator=torch.Generator().manual_seed(7)).cuda()
+    exact = logits_of(model, ids, transformers.DynamicCache(config=model.config), chunk)
+    cache = QuashKVCache.from_model(model, QuashKVCacheConfig(uncompressed_tokens=2 * 300))
+    few = logits_of(model, ids[:, :300], cache, chunk)
+    assert (few - exact[:, :300]).norm() < 0.02 * exact[:, :300].norm()
+    stats = cache.compression_stats()
+    assert stats["pages"] == 0 and stats["tokens"] == 2 * 2 * 300
+    assert stats["total_bytes"] == 2 * 2 * 300 * 2 * 2 * 64 * 2
+    more = logits_of(model, ids[:, 300:], cache, chunk)
+    assert (more - exact[:, 300:]).norm() < 0.05 * exact[:, 300:].norm()
+    assert cache.compression_stats()["pages"] == 2 * 2 * ((400 - 64 - 16) // 64)
+    # Keys of the first layer do not depend on attention.
+    packed = QuashKVCache.from_model(model, PACKED)
+    for part in (ids[:, :300], ids[:, 300:]):
+        logits_of(model, part, packed, chunk)
+    for ours, theirs in zip(cache[0], packed[0], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_given_tokens_are_cropped_copied_and_reserved(model, monkeypatch):
+    ids = torch.randint(256, (1, 300), generator=torch.Generator().manual_seed(8)).cuda()
+    cache = QuashKVCache.from_model(model)
+    logits_of(model, ids, cache, 300)
+    copied = copy.deepcopy(cache)
+    cache.crop(-200)
+    assert cache.get_seq_length() == 100 and copied.get_seq_length() == 300
+    assert torch.equal(cache[1][0], copied[1][0][:, :, :100])
+    cache.batch_repeat_interleave(3)
+    assert torch.equal(cache[1][1], copied[1][1][:, :, :100].expand(3, -1, -1, -1))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(InvalidError, match="reserve"):
+        logits_of(model, ids[:, :1], copied, 1)
+    monkeypatch.undo()
+    copied = copy.deepcopy(cache)
+    copied.reserve(500)
+    logits_of(model, ids[:, 100:].expand(3, -1), copied, 1)
+    assert copied.compression_stats()["pages"] == 2 * 3 * ((300 - 64 - 16) // 64)
+    beams = model.generate(ids, past_key_values=QuashKVCache.from_model(model), num_beams=3,
+                           max_new_tokens=20, do_sample=False)
+    assert beams.shape[1] == 320
 
 
 def test_other_dtypes_are_refused(model):

@@ -20,6 +20,11 @@ class QuashKVCacheConfig:
     reserve: newest tokens that stay as given. None: 16, or 80 below 3 bits, where
         keeping a page more of them is worth more than anything else (bench/kv).
     uncompressed_layers: layers kept as given; negative ones count from the last.
+    uncompressed_tokens: on a GPU, all tokens of a layer stay as given, with SDPA over them,
+        while batch times positions is at most this; then all are packed, as usual. Not after
+        QuashKVCache.reserve(), which a CUDA graph needs. None: as many as SDPA is faster over
+        on an H200, 8,192 for 8 heads of 128 numbers, so 2^23 numbers of keys; 0: none. On the
+        CPU attention over packed tokens is the faster one, and this is not used.
     """
 
     key_bits: float = 4
@@ -32,6 +37,7 @@ class QuashKVCacheConfig:
     k_mean: bool = True
     v_mean: bool = True
     uncompressed_layers: Sequence[int] = ()
+    uncompressed_tokens: int | None = None
     k_outliers: Sequence[int] | None = None
     v_outliers: Sequence[int] | None = None
     memory_budget: int = 0
@@ -41,7 +47,12 @@ class QuashKVCacheConfig:
         self, num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype
     ) -> PackedStore:
         """A store with these options. InvalidError, a ValueError, for wrong ones."""
+        if self.uncompressed_tokens is not None and self.uncompressed_tokens < 0:
+            raise InvalidError(
+                f"uncompressed_tokens is {self.uncompressed_tokens}, expected 0 or more"
+            )
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del options["uncompressed_tokens"]
         layers = [layer + num_layers if layer < 0 else layer for layer in self.uncompressed_layers]
         options["uncompressed_layers"] = layers
         if self.reserve is None:

@@ -13,6 +13,7 @@ import torch
 
 from quashdb.kv import _ffi, _tensors
 from quashdb.kv._ffi import PAGE_SIZE, lib
+from quashdb.kv._given import GivenTokens
 from quashdb.kv.errors import InvalidError, UnsupportedError, check
 from quashdb.kv.store import StoreStats
 
@@ -270,8 +271,14 @@ class CudaStore:
         return out, lse
 
 
+# Numbers of a layer's keys up to which bf16 SDPA is faster than the kernel over packed
+# tokens (kernels/cuda/README.md): 8,192 tokens of 8 heads of 128.
+GIVEN_NUMBERS = 1 << 23
+
+
 class CudaBatch:
-    """What Batch (in _batch.py) is, on a GPU. Sequences may be padded on the left."""
+    """What Batch (in _batch.py) is, on a GPU. Sequences may be padded on the left. A layer's
+    tokens are all in its GivenTokens or all in its CudaLayer."""
 
     is_cuda = True
 
@@ -296,6 +303,7 @@ class CudaBatch:
         )  # fmt: skip
         self.store: CudaStore | None = None
         self.layers: list[CudaLayer] = []
+        self._given: list[GivenTokens | None] = []
         self.seqs: list[int] = []
         self.lengths = [0] * num_layers
         # int32 [batch] on the device: positions of padding; None: there is none.
@@ -309,7 +317,7 @@ class CudaBatch:
                     f"{name} has shape {list(tensor.shape)}, expected [batch, heads, n, "
                     f"{self.head_dim or keys.shape[-1]}]"
                 )
-            if tensor.device.type != "cuda":
+            if tensor.device.type != self.device.type:
                 raise UnsupportedError(f"{name} is on '{tensor.device}', expected '{self.device}'")
             if tensor.dtype not in (torch.bfloat16, torch.float16):
                 raise UnsupportedError(
@@ -323,6 +331,8 @@ class CudaBatch:
                 )
             self.seqs = list(range(keys.shape[0]))
             self.layers = [CudaLayer(self.store, keys.shape[0]) for _ in range(self.num_layers)]
+            most = self._most_given(keys)
+            self._given = [GivenTokens(most) if most else None for _ in self.layers]
         expected = (len(self.seqs), self.packed.num_kv_heads)
         if tuple(keys.shape[:2]) != expected:
             raise InvalidError(
@@ -335,11 +345,45 @@ class CudaBatch:
         assert self.store is not None, "prepare() comes first"
         return self.store
 
+    def _most_given(self, keys: torch.Tensor) -> int:
+        """Positions that a layer keeps as given, for keys [batch, heads, n, dim]."""
+        batch, heads, _, dim = keys.shape
+        tokens = self.config.uncompressed_tokens
+        if tokens is None:
+            tokens = GIVEN_NUMBERS // (heads * dim)
+        return 0 if self._reserved else tokens // batch
+
     def reserve(self, positions: int) -> None:
-        """Memory for so many positions of each sequence, so that none is taken later."""
-        self._reserved = max(self._reserved, positions)
-        for layer in self.layers:
+        """Memory for so many positions of each sequence, so that none is taken later. Packs
+        what is there, and what comes."""
+        self._reserved = max(self._reserved, positions, 1)
+        for index, layer in enumerate(self.layers):
             layer.reserve(-(-positions // PAGE_SIZE))
+            self._pack(index)
+
+    def given(self, layer: int) -> GivenTokens | None:
+        """A layer's tokens, padding included, or None if they are packed."""
+        return self._given[layer] if self._given else None
+
+    def make_room(self, layer: int, n: int) -> None:
+        """Packs the layer's tokens if with n more they are too many to be kept as given."""
+        tokens = self.given(layer)
+        if tokens is None:
+            return
+        if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            raise InvalidError(
+                "a captured step cannot change from tokens as given to packed ones: reserve() "
+                "before a CUDA graph is captured"
+            )
+        if not tokens.fits(n):
+            self._pack(layer)
+
+    def _pack(self, layer: int) -> None:
+        tokens, self._given[layer] = self._given[layer], None
+        if tokens is None or len(tokens) == 0:
+            return
+        keys, values = tokens.tokens()
+        self._append_packed(layer, len(tokens), keys, values, self.begins)
 
     def append(
         self,
@@ -353,8 +397,24 @@ class CudaBatch:
         begins = None
         if valid is not None and not bool(valid.all()):
             begins = self._padding(begin, valid)
+        self.make_room(layer, n)
+        tokens = self.given(layer)
+        if tokens is not None:
+            tokens.append(keys, values)
+        else:
+            self._append_packed(layer, begin + n, keys, values, begins)
+
+    def _append_packed(
+        self,
+        layer: int,
+        length: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        begins: torch.Tensor | None,
+    ) -> None:
+        """length: of the layer with these tokens."""
         state = self.layers[layer]
-        needed = (begin + n) // PAGE_SIZE + 1
+        needed = length // PAGE_SIZE + 1
         if needed > state.max_pages:
             # Grows by a quarter, as copies cost time and room memory.
             state.reserve(max(needed + needed // 4, -(-self._reserved // PAGE_SIZE)))
@@ -381,10 +441,23 @@ class CudaBatch:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values) [batch, heads, positions, dim] decompressed; padding is 0."""
         length = self.lengths[layer] if positions is None else positions
-        return self.packed.read(self.layers[layer], length, dtype, self.begins)
+        tokens = self.given(layer)
+        if tokens is None:
+            return self.packed.read(self.layers[layer], length, dtype, self.begins)
+        keys, values = (rows[:, :, :length].to(dtype, copy=True) for rows in tokens.tokens())
+        if self.begins is not None:
+            places = torch.arange(length, device=keys.device)
+            padding = (places < self.begins[:, None])[:, None, :, None]
+            for rows in (keys, values):
+                rows.masked_fill_(padding, 0)
+        return keys, values
 
     def crop(self, positions: int) -> None:
         removed = [max(length - positions, 0) for length in self.lengths]
+        for index, tokens in enumerate(self._given):
+            if tokens is not None:
+                tokens.crop(positions)
+                removed[index] = 0
         counts = [
             (layer.open_tokens.tolist(), layer.num_pages.tolist()) for layer in self.layers
         ]
@@ -397,7 +470,8 @@ class CudaBatch:
                         "are open and earlier ones sealed; a larger reserve keeps more open"
                     )
         for layer, count in zip(self.layers, removed, strict=True):
-            layer.open_tokens.sub_(count).clamp_(min=0)
+            if count:
+                layer.open_tokens.sub_(count).clamp_(min=0)
         self.lengths = [min(length, positions) for length in self.lengths]
 
     def select(self, rows: Sequence[int]) -> None:
@@ -405,12 +479,15 @@ class CudaBatch:
             return
         index = torch.tensor(list(rows), device=self.packed.device)
         self.layers = [layer.select(index) for layer in self.layers]
+        self._given = [
+            None if tokens is None else tokens.select(index) for tokens in self._given
+        ]
         self.seqs = list(range(len(rows)))
         if self.begins is not None:
             self.begins = self.begins.index_select(0, index)
 
     def clear(self) -> None:
-        self.seqs, self.layers, self.begins = [], [], None
+        self.seqs, self.layers, self._given, self.begins = [], [], [], None
         self.lengths = [0] * self.num_layers
 
     def fork(self) -> CudaBatch:
@@ -421,16 +498,23 @@ class CudaBatch:
         if self.layers:
             index = torch.arange(len(self.seqs), device=self.packed.device)
             copy.layers = [layer.select(index) for layer in self.layers]
+            copy._given = [
+                None if tokens is None else tokens.select(index) for tokens in self._given
+            ]
         copy.begins = None if self.begins is None else self.begins.clone()
         return copy
 
     def stats(self) -> StoreStats | None:
-        """Of sealed pages and open tokens; memory reserved for more is not in it."""
+        """Of sealed pages and open tokens, which tokens kept as given are too; memory reserved
+        for more is not in it."""
         if self.store is None:
             return None
         store = self.store
         pages = sum(int(layer.num_pages.sum()) for layer in self.layers)
         in_open = sum(int(layer.open_tokens.sum()) for layer in self.layers)
+        for tokens in self._given:
+            if tokens is not None:
+                in_open += sum(self.tokens(len(tokens)))
         numbers = 2 * store.num_kv_heads * store.head_dim
         packed, tables = pages * store.page_bytes, 4 * pages
         open_bytes = in_open * numbers * store.dtype.itemsize

@@ -184,6 +184,13 @@ def _on_gpu(
             "attention_mask is not causal with padding on the left of the first tokens (and the "
             "layer's sliding window), as a packed cache on a GPU needs it"
         )
+    batch.make_room(layer.index, n)
+    given = batch.given(layer.index)
+    if given is not None:
+        layer.commit(None)
+        keys, values = given.tokens()
+        mask = _causal_mask(mask, n, positions, batch.begins, window, query.device)
+        return _exact(module, query, keys, values, mask, scaling, softcap, s_aux), None
     if n <= MAX_QUERY_TOKENS:
         layer.commit(None)
         out, lse = batch.packed.attend(
@@ -199,16 +206,49 @@ def _on_gpu(
     keys, values = batch.read(layer.index, key.dtype, positions - n)
     layer.commit(None)
     keys, values = torch.cat((keys, key), 2), torch.cat((values, value), 2)
-    if mask is None:
-        mask = torch.ones(n, positions, dtype=torch.bool, device=query.device)
-        mask = mask.tril(positions - n)
-        if window is not None:
-            mask = mask.triu(positions - n + 1 - window)
-        mask = mask[None, None]
+    mask = _causal_mask(mask, n, positions, batch.begins, window, query.device)
+    return _exact(module, query, keys, values, mask, scaling, softcap, s_aux), None
+
+
+def _causal_mask(
+    mask: torch.Tensor | None,
+    n: int,
+    positions: int,
+    begins: torch.Tensor | None,
+    window: int | None,
+    device: torch.device,
+) -> torch.Tensor | None:
+    """`mask`, or what it stands for if it is None, of the newest n of so many positions; None
+    where each query sees all."""
+    is_cut = window is not None and positions > window
+    if mask is not None or (n == 1 and begins is None and not is_cut):
+        return mask
+    made = torch.ones(n, positions, dtype=torch.bool, device=device).tril(positions - n)
+    if window is not None:
+        made = made.triu(positions - n + 1 - window)
+    if begins is None:
+        return made[None, None]
+    seen = torch.arange(positions, device=device) >= begins[:, None]
+    return (made & seen[:, None])[:, None]
+
+
+def _exact(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    s_aux: torch.Tensor | None,
+) -> torch.Tensor:
+    """Over tokens as given or decompressed."""
     if s_aux is not None or softcap is not None:
-        return _eager(module, query, keys, values, mask, scaling, softcap, s_aux), None
-    out, _ = sdpa_attention_forward(module, query, keys, values, mask, scaling=scaling)
-    return out, None
+        return _eager(module, query, keys, values, mask, scaling, softcap, s_aux)
+    out, _ = sdpa_attention_forward(
+        module, query, keys, values, mask, scaling=scaling, is_causal=False
+    )
+    return out  # type: ignore[no-any-return]
 
 
 def _with_sinks(

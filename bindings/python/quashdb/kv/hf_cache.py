@@ -136,7 +136,8 @@ class QuashKVCache(Cache):
 
     On a GPU (sm_80 on, a library built with CUDA) the model is bfloat16 or float16, head_dim
     64, 128 or 256, rotations are Hadamard, padding is on the left, and crop() reaches open
-    tokens only; the rest is UnsupportedError. Half bits and tq_prod are slower there.
+    tokens only; the rest is UnsupportedError. Half bits and tq_prod are slower there. Few
+    tokens stay as given (`uncompressed_tokens`), and crop() reaches all of them.
 
     num_layers: of the model. head_dim: checked if given.
     config: QuashKVCacheConfig. device: None for the CPU, or a device of torch.
@@ -194,7 +195,8 @@ class QuashKVCache(Cache):
 
     def reserve(self, positions: int) -> None:
         """Takes the memory for so many positions of each sequence at once, on a GPU:
-        before a CUDA graph is captured, which cannot take more. Nothing on the CPU."""
+        before a CUDA graph is captured, which cannot take more. Tokens that were kept as
+        given are packed, and so are all to come. Nothing on the CPU."""
         if isinstance(self._batch, CudaBatch):
             self._batch.reserve(positions)
 
