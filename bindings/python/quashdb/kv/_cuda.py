@@ -77,7 +77,9 @@ _FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "quash_kv_cuda_free": (None, (c_void_p,)),
     "quash_kv_cuda_page_bytes": (ctypes.c_uint64, (c_void_p,)),
     "quash_kv_cuda_open_capacity": (c_uint32, (c_void_p,)),
-    "quash_kv_cuda_append": (c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)),
+    "quash_kv_cuda_append": (
+        c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_void_p)
+    ),
     "quash_kv_cuda_read": (
         c_int, (c_void_p, POINTER(_Layer), POINTER(_Rows), c_uint32, c_uint32, c_void_p)
     ),
@@ -103,10 +105,12 @@ class CudaLayer:
         shape = (num_seqs, store.open_capacity, store.num_kv_heads, store.head_dim)
         self.open_k = torch.zeros(shape, dtype=store.dtype, device=store.device)
         self.open_v = torch.zeros_like(self.open_k)
-        ints = {"dtype": torch.int32, "device": store.device}
-        self.num_pages = torch.zeros(num_seqs, **ints)
-        self.open_tokens = torch.zeros(num_seqs, **ints)
-        self.flags = torch.zeros(num_seqs + 1, **ints)
+
+        def counts(n: int) -> torch.Tensor:
+            return torch.zeros(n, dtype=torch.int32, device=store.device)
+
+        self.num_pages, self.open_tokens = counts(num_seqs), counts(num_seqs)
+        self.flags = counts(num_seqs + 1)
         self.max_pages = 0
         self.pages = torch.zeros(
             num_seqs, 0, store.page_bytes, dtype=torch.uint8, device=store.device

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--tokens must be at least 2 and --repeat at least 1")
     model, tokenizer = _load(given.model)
     import torch
-    from transformers import DynamicCache
+    from transformers import Cache, DynamicCache
 
     from quashdb.kv import QuashKVCache, QuashKVCacheConfig
 
@@ -117,10 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with torch.inference_mode():
         for bits in (None, *given.bits):
             if bits is None:
-                name, cache = "uncompressed", DynamicCache(config=model.config)
+                name = "uncompressed"
+                cache: Cache = DynamicCache(config=model.config)
             else:
                 config = QuashKVCacheConfig(key_bits=bits, value_bits=bits)
-                name, cache = f"{bits:g} bits", QuashKVCache.from_model(model, config)
+                name = f"{bits:g} bits"
+                cache = QuashKVCache.from_model(model, config)
             new, speed = _generate(model, ids, given.tokens, cache)
             runs.append(_Run(name, tokenizer.decode(new), speed, _held_bytes(cache)))
         model.set_attn_implementation(attention)

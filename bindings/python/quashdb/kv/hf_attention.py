@@ -18,6 +18,8 @@ from quashdb.kv._ffi import PAGE_SIZE
 from quashdb.kv.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from quashdb.kv._batch import Batch
+    from quashdb.kv._cuda import CudaBatch
     from quashdb.kv.hf_cache import QuashKVLayer
 
 NAME = "quash"
@@ -68,8 +70,9 @@ def quash_attention_forward(
     layer: QuashKVLayer | None = getattr(key, _ATTRIBUTE, None)
     if layer is not None and layer.batch.is_cuda and layer.get_seq_length() > query.shape[2]:
         return _on_gpu(
-            layer, module, query, key, value, attention_mask, scaling, sliding_window, softcap, s_aux
-        )
+            layer, module, query, key, value, attention_mask, scaling, sliding_window, softcap,
+            s_aux,
+        )  # fmt: skip
     if layer is not None:
         visible = _visible(attention_mask)
         n = query.shape[2]
@@ -135,13 +138,14 @@ def _packed(
 ) -> torch.Tensor:
     batch, heads, n, head_dim = query.shape
     rows = query.detach().transpose(1, 2).reshape(batch * n, heads, head_dim)
-    seqs, counts = layer.batch.seqs, [n] * batch
+    held: Batch = layer.batch  # type: ignore[assignment]
+    seqs, counts = held.seqs, [n] * batch
     has_padding = valid is not None and not bool(valid.all())
     if valid is not None and has_padding:
         rows = rows[valid.flatten()]
         pairs = [(s, int(c)) for s, c in zip(seqs, valid.sum(1), strict=True) if c]
         seqs, counts = [s for s, _ in pairs], [c for _, c in pairs]
-    out, lse = layer.batch.packed.attend(
+    out, lse = held.packed.attend(
         layer.index,
         seqs,
         rows,
@@ -176,7 +180,8 @@ def _on_gpu(
     """Over stored tokens: a few queries by the fused kernel, more by flash attention over
     decompressed ones, some at a time, and the new ones as given; by sdpa over all of
     them with padding, a window or a softcap."""
-    batch, n, positions = layer.batch, query.shape[2], layer.get_seq_length()
+    batch: CudaBatch = layer.batch  # type: ignore[assignment]
+    n, positions = query.shape[2], layer.get_seq_length()
     query = query.detach()
     # One query is of the newest token, and padding is on the left, as was checked before.
     if n > 1 and not _is_causal(mask, n, positions, batch.begins, window):
@@ -292,7 +297,8 @@ def _in_parts(
     """Of new tokens over stored ones and themselves: float32 [batch, n, heads, head_dim]
     and lse [batch, n, heads]. Stored tokens are decompressed part by part, so memory
     does not grow with them; parts are merged by their log-sum-exp."""
-    batch, stored = layer.batch, layer.get_seq_length() - query.shape[2]
+    batch: CudaBatch = layer.batch  # type: ignore[assignment]
+    stored = layer.get_seq_length() - query.shape[2]
     out, lse = _flash(query, key, value, scaling, is_causal=True)
     out = out.float()
     step = max(PART_TOKENS // query.shape[0] // PAGE_SIZE, 1) * PAGE_SIZE
