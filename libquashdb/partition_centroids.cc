@@ -91,8 +91,8 @@ Centroids::Centroids(const CollectionSpec& spec, const Quantizer& quantizer, con
   }
 }
 
-float Centroids::Score(const PreparedQuery& query, uint32_t list) const {
-  const float dot = Kernels().dot_f32(vector(list), query.vector(), dim_);
+float Centroids::Score(const float* of, uint32_t list) const {
+  const float dot = Kernels().dot_f32(vector(list), of, dim_);
   return is_l2_ ? 2 * dot - run_->const_codes().norm_sq[list] : dot;
 }
 
@@ -147,7 +147,7 @@ void Centroids::Nearest(std::span<const PreparedQuery> queries, size_t n, Rank r
       for (uint64_t& one : lists) {
         const uint32_t list = ListOf(one);
         one = Key(by_code ? ScoreByCode(queries[first + q], list)
-                          : Score(queries[first + q], list),
+                          : Score(queries[first + q].vector(), list),
                   list);
       }
       std::partial_sort(lists.begin(), lists.begin() + n, lists.end(), std::greater<>());

@@ -41,10 +41,12 @@ class Centroids {
   void Nearest(std::span<const PreparedQuery> queries, size_t n, Rank rank,
                std::vector<Scored>* out) const;
 
+  // As in Scored, of any vector [dim].
+  float Score(const float* vector, uint32_t list) const;
+
   size_t memory_bytes() const { return run_->memory_bytes() + row_codes_.size(); }
 
  private:
-  float Score(const PreparedQuery& query, uint32_t list) const;
   float ScoreByCode(const PreparedQuery& query, uint32_t list) const;
 
   bool is_l2_;

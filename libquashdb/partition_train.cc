@@ -120,6 +120,26 @@ Status AssignRows(const Snapshot& snapshot, const Centroids& centroids,
   return Assign(snapshot, centroids, rows.size(), threads, stop, make_read, lists);
 }
 
+Status AssignAmong(const Snapshot& snapshot, const Centroids& centroids,
+                   std::span<const uint64_t> rows, std::span<const uint32_t> choices,
+                   uint32_t* lists) {
+  std::vector<float> vector(snapshot.spec->dim);
+  VectorReader reader(snapshot);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    QUASH_RETURN_IF_ERROR(reader.Read(SegmentOf(rows[i]), RowOf(rows[i]), vector.data()));
+    lists[i] = choices[0];
+    float best = centroids.Score(vector.data(), choices[0]);
+    for (const uint32_t choice : choices.subspan(1)) {
+      const float score = centroids.Score(vector.data(), choice);
+      if (score > best || (score == best && choice < lists[i])) {
+        best = score;
+        lists[i] = choice;
+      }
+    }
+  }
+  return Status();
+}
+
 Status TrainCentroids(const Snapshot& snapshot, size_t num_lists, size_t threads,
                       const StopRequested& stop, std::vector<float>* centroids) {
   const size_t dim = snapshot.spec->dim;

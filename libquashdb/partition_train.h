@@ -28,6 +28,12 @@ Status AssignRows(const Snapshot& snapshot, const Centroids& centroids,
                   std::span<const uint64_t> rows, size_t threads, const StopRequested& stop,
                   uint32_t* lists);
 
+// The same among a few centroids, where it is known which come into question.
+//   choices  at least one
+Status AssignAmong(const Snapshot& snapshot, const Centroids& centroids,
+                   std::span<const uint64_t> rows, std::span<const uint32_t> choices,
+                   uint32_t* lists);
+
 // Centroids of `num_lists` clusters of about equal size.
 //   centroids  [num_lists, dim] out
 Status TrainCentroids(const Snapshot& snapshot, size_t num_lists, size_t threads,

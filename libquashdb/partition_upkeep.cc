@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "libquashdb/collection_draft.h"
@@ -197,14 +198,17 @@ Status PartitionUpkeep::Restructure(std::span<const uint32_t> split,
   for (size_t i = 0; i < old.size(); ++i) {
     std::memcpy(vectors.data() + i * dim, old.vector(i), dim * sizeof(float));
   }
-  // Rows of these lists choose again.
-  std::set<uint32_t> affected(dissolved.begin(), dissolved.end());
+  // Rows of these lists choose again; those of a list that stays, and of one that is split,
+  // among the lists of the splits nearby.
+  std::map<uint32_t, std::set<uint32_t>> affected;
+  for (const uint32_t list : dissolved) affected[list];
   std::vector<float> added;
   for (const uint32_t list : split) {
     std::vector<Member> members;
     QUASH_RETURN_IF_ERROR(Members(list, &members, &change.pins));
-    affected.insert(list);
+    std::set<uint32_t> choices = {list};
     if (members.size() >= 2) {
+      choices.insert(static_cast<uint32_t>(old.size() + added.size() / dim));
       std::vector<float> of_members(members.size() * dim);
       for (size_t i = 0; i < members.size(); ++i) {
         float* vector = of_members.data() + i * dim;
@@ -220,13 +224,19 @@ Status PartitionUpkeep::Restructure(std::span<const uint32_t> split,
     centroid[0].Prepare(*snapshot_, old.vector(list), 1, PreparedQuery::Against::kPlanes);
     std::vector<Centroids::Scored> nearest;
     old.Nearest(centroid, 1 + kNeighbours, Centroids::Rank::kVectors, &nearest);
-    for (const Centroids::Scored& one : nearest) affected.insert(one.list);
+    for (const Centroids::Scored& one : nearest) choices.insert(one.list);
+    affected[list].insert(choices.begin(), choices.end());
+    for (const Centroids::Scored& one : nearest) {
+      affected[one.list].insert(choices.begin(), choices.end());
+    }
     if (stop_ && stop_()) return Status(QUASH_CANCELLED, "stopped");
   }
 
   std::vector<Member> members;
-  for (const uint32_t list : affected) {
+  std::vector<size_t> ends;  // of the members of each list in `affected`
+  for (const auto& [list, unused] : affected) {
     QUASH_RETURN_IF_ERROR(Members(list, &members, &change.pins));
+    ends.push_back(members.size());
     change.lists[list] = nullptr;
   }
   // New centroids take the places of dissolved ones, then go to the end; places
@@ -258,8 +268,21 @@ Status PartitionUpkeep::Restructure(std::span<const uint32_t> split,
   std::vector<uint64_t> rows;
   for (const Member& member : members) rows.push_back(member.row);
   std::vector<uint32_t> lists(rows.size());
-  QUASH_RETURN_IF_ERROR(
-      AssignRows(*snapshot_, *change.centroids, rows, threads_, stop_, lists.data()));
+  if (dissolved.empty()) {
+    size_t begin = 0, of_list = 0;
+    for (const auto& [list, choices] : affected) {
+      if (stop_ && stop_()) return Status(QUASH_CANCELLED, "stopped");
+      const std::vector<uint32_t> among(choices.begin(), choices.end());
+      const size_t n = ends[of_list++] - begin;
+      QUASH_RETURN_IF_ERROR(AssignAmong(*snapshot_, *change.centroids,
+                                        std::span(rows).subspan(begin, n), among,
+                                        lists.data() + begin));
+      begin += n;
+    }
+  } else {  // their rows may go anywhere, and lists have new numbers
+    QUASH_RETURN_IF_ERROR(
+        AssignRows(*snapshot_, *change.centroids, rows, threads_, stop_, lists.data()));
+  }
   for (size_t i = 0; i < rows.size(); ++i) change.rows[lists[i]].push_back(members[i].source);
 
   // Vectors that are nearly all equal cannot be split.
