@@ -145,7 +145,7 @@ def test_memory_of_chunks_is_bounded(model, monkeypatch):
     assert peaks[1] < 1.2 * peaks[0]
 
 
-@pytest.mark.parametrize("config", [PACKED, QuashKVCacheConfig()])
+@pytest.mark.parametrize("config", [PACKED, QuashKVCacheConfig(uncompressed_tokens=None)])
 def test_left_padding(model, config):
     ids = torch.randint(256, (2, 300), generator=torch.Generator().manual_seed(2)).cuda()
     mask = torch.ones_like(ids)

@@ -180,7 +180,7 @@ class TestCache:
         with pytest.raises(InvalidError, match="uncompressed_tokens is -1"):
             cache_of(model, -1)
 
-    def test_the_default_is_a_number_of_numbers(self, make_model, monkeypatch):
+    def test_none_is_a_number_of_numbers(self, make_model, monkeypatch):
         monkeypatch.setattr(_cuda, "GIVEN_NUMBERS", 2 * 64 * 60)  # 30 positions of 2 sequences
         model = make_model().bfloat16()
         cache = cache_of(model)

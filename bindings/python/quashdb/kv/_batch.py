@@ -22,9 +22,9 @@ class QuashKVCacheConfig:
     uncompressed_layers: layers kept as given; negative ones count from the last.
     uncompressed_tokens: on a GPU, all tokens of a layer stay as given, with SDPA over them,
         while batch times positions is at most this; then all are packed, as usual. Not after
-        QuashKVCache.reserve(), which a CUDA graph needs. None: as many as SDPA is faster over
-        on an H200, 8,192 for 8 heads of 128 numbers, so 2^23 numbers of keys; 0: none. On the
-        CPU attention over packed tokens is the faster one, and this is not used.
+        QuashKVCache.reserve(), which a CUDA graph needs. 0: none. None: as many as SDPA is
+        faster over on an H200, 8,192 for 8 heads of 128 numbers, so 2^23 numbers of keys. On
+        the CPU attention over packed tokens is the faster one, and this is not used.
     """
 
     key_bits: float = 4
@@ -37,7 +37,7 @@ class QuashKVCacheConfig:
     k_mean: bool = True
     v_mean: bool = True
     uncompressed_layers: Sequence[int] = ()
-    uncompressed_tokens: int | None = None
+    uncompressed_tokens: int | None = 0
     k_outliers: Sequence[int] | None = None
     v_outliers: Sequence[int] | None = None
     memory_budget: int = 0
