@@ -11,6 +11,7 @@
 namespace quash::cuda {
 
 constexpr uint32_t kMaxBlocks = 1024;
+constexpr int kMaxDevices = 64;
 
 inline size_t AlignUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
@@ -21,11 +22,10 @@ struct LaunchSizes {
 };
 
 template <int kKBits, int kVBits, int kDim, int kTiles>
-LaunchSizes SizesOnDevice() {
+LaunchSizes SizesOnDevice(int device) {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
-  int device = 0, processors = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+  int processors = 0, bytes = 0;
+  if (cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
           cudaSuccess ||
       cudaFuncSetAttribute(&DecodeKernel<kKBits, kVBits, kDim, kTiles>,
@@ -45,7 +45,13 @@ LaunchSizes SizesOnDevice() {
 template <int kKBits, int kVBits, int kDim, int kTiles>
 const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
-  static const LaunchSizes sizes = SizesOnDevice<kKBits, kVBits, kDim, kTiles>();
+  static thread_local LaunchSizes known[kMaxDevices];  // asked once of each
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= kMaxDevices) {
+    return "there is no such device";
+  }
+  LaunchSizes& sizes = known[device];
+  if (sizes.warps == 0) sizes = SizesOnDevice<kKBits, kVBits, kDim, kTiles>(device);
   if (sizes.warps == 0) return "the device cannot run the kernel";
   KernelArgs kernel_args = {};
   kernel_args.a = args;

@@ -275,6 +275,25 @@ def test_attention_at_page_edges(bits, dim, group, options):
         assert (out.cpu().double() - expected.double()).norm() < 8e-3 * expected.double().norm()
 
 
+@pytest.mark.parametrize("bits", [4, 2.5])
+def test_layers_on_two_devices(bits):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    config = QuashKVCacheConfig(key_bits=bits, value_bits=bits)
+    generator = torch.Generator().manual_seed(1)
+    k, v = (torch.randn(1, 2, 700, 128, generator=generator).bfloat16() for _ in range(2))
+    q = torch.randn(1, 8, 128, generator=generator).bfloat16()
+    outs = []
+    for ordinal in (0, 1):
+        device = torch.device("cuda", ordinal)
+        store = CudaStore(2, 128, config, torch.bfloat16, device)
+        layer = CudaLayer(store, 1)
+        layer.reserve(12)
+        store.append(layer, k.to(device), v.to(device))
+        outs.append(store.attend(layer, q.to(device))[0].cpu())
+    assert torch.equal(*outs)
+
+
 def test_attention_refuses_what_it_does_not_take():
     store = CudaStore(2, 128, QuashKVCacheConfig(), torch.bfloat16, DEVICE)
     layer = CudaLayer(store, 1)
