@@ -201,7 +201,11 @@ def test_resharding(sharded, single, rows, tmp_path):
 
 def test_recall_targets(cluster, tmp_path):
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((6000, 64)).astype(np.float32)
+    # Without clusters most lists would have to be read, and measuring finds that all rows are
+    # cheaper.
+    centres = rng.standard_normal((60, 64))
+    vectors = centres[rng.integers(60, size=6000)] + rng.standard_normal((6000, 64))
+    vectors = vectors.astype(np.float32)
     with quashdb.ray.create(tmp_path / "a", "docs", 64, shards=2, partition_rows=1000) as sharded:
         sharded.upsert(np.arange(6000), vectors)
         sharded.compact()  # makes the lists now
@@ -212,15 +216,14 @@ def test_recall_targets(cluster, tmp_path):
             found, _ = sharded.search(vectors[:100], 10, **options)
             return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, exact, strict=True)])
 
-        assert recall(recall=1) >= 0.999 and recall(recall=0.9) >= 0.85
+        assert recall(recall=1) >= 0.99 and recall(recall=0.9) >= 0.85
         assert recall(nprobe=1) < recall(nprobe=16) <= 1
         assert recall(recall=1, candidates=10, rerank_candidates=10, planes=1) < 0.9
         with pytest.raises(quashdb.InvalidError, match="recall"):
             sharded.search(vectors[:1], recall=2)
         measured = sharded.measure(10, target_recall=0.95, apply=True, sample=50)
-        # Lists to probe or, where so few rows make that faster, widths for all rows.
         assert len(measured) == 2
-        assert all(one.recall >= 0.95 and (one.nprobe or one.candidates) for one in measured)
+        assert all(one.recall >= 0.95 and 1 <= one.nprobe <= 16 for one in measured)
         assert recall() >= 0.9
 
 
