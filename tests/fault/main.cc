@@ -1,7 +1,7 @@
 // Runs the fault tests. --cycles, --images, --flips, --records, --io-failures,
 // --allocations and --disks N make them longer than in ctest (options.h), --seed S
 // repeats a run, --seconds N ends it early and well, with the counts it has reached,
-// as SIGTERM does.
+// as SIGUSR1 does.
 // Databases are made in memory (/dev/shm) unless TMPDIR says where: a killed process
 // loses what it had not written, wherever files are, and what a power cut loses is
 // worked out from the calls themselves.
@@ -25,11 +25,11 @@ Options& options() {
 }
 
 namespace {
-volatile std::sig_atomic_t terminated = 0;
+volatile std::sig_atomic_t asked_to_end = 0;
 }
 
 bool HasTime() {
-  if (terminated != 0) return false;
+  if (asked_to_end != 0) return false;
   using Clock = std::chrono::steady_clock;
   static const Clock::time_point start = Clock::now();
   const int seconds = options().seconds;
@@ -69,9 +69,9 @@ int main(int argc, char** argv) {
   }
   (void)fault_test::HasTime();  // the clock starts
   struct sigaction action = {};
-  action.sa_handler = [](int) { fault_test::terminated = 1; };
+  action.sa_handler = [](int) { fault_test::asked_to_end = 1; };
   action.sa_flags = SA_RESTART;
-  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);
   const int result = doctest::Context(argc, argv).run();
   constexpr int kSkipped = 77;  // to ctest
   return result == 0 && options.skipped ? kSkipped : result;

@@ -20,7 +20,7 @@ struct Options {
 
 Options& options();
 
-// False when options().seconds have passed since the process began, or SIGTERM came.
+// False when options().seconds have passed since the process began, or SIGUSR1 came.
 bool HasTime();
 
 }  // namespace fault_test
