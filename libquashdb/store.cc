@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <mutex>
 
 #include "libquashdb/database_directory.h"
@@ -141,7 +143,12 @@ class Store::ErrorLatch : public rocksdb::EventListener {
 Status FromRocks(const rocksdb::Status& status, std::string_view what) {
   if (status.ok()) return Status();
   quash_status code = QUASH_IO;
-  if (status.IsCorruption() || status.IsInvalidArgument() || status.IsNotFound()) {
+  // Opening wraps an I/O error of its first look at the files.
+  const bool is_out_of_files =
+      status.IsInvalidArgument() &&
+      status.ToString().find(std::strerror(EMFILE)) != std::string::npos;
+  if (!is_out_of_files &&
+      (status.IsCorruption() || status.IsInvalidArgument() || status.IsNotFound())) {
     code = QUASH_CORRUPT;
   } else if (status.IsNoSpace()) {
     code = QUASH_FULL;
