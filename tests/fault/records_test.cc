@@ -152,6 +152,14 @@ TEST_CASE("changed values are found out or do no harm") {
           " unseen, all of them without a checksum of ours, or of an index made anew");
 }
 
+TEST_CASE("opening does not look for every collection that a damaged count speaks of") {
+  const TempDir dir;
+  const Original original(dir);
+  const std::string count("\0\0\0\0\xff\xff\xff\xff", 8);
+  Replace(original.path + "/data", {"catalog", std::string("\0\0\0\0next", 8), count});
+  CHECK(Prober(original.dump).Probe(original.path).outcome == "same");
+}
+
 void Remove(const std::string& path, const Value& value) {
   const Database database(path);
   for (rocksdb::ColumnFamilyHandle* handle : database.handles) {
