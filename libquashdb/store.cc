@@ -18,6 +18,7 @@
 #include <mutex>
 
 #include "libquashdb/database_directory.h"
+#include "libquashdb/table_check.h"
 
 namespace quash {
 namespace {
@@ -38,19 +39,41 @@ class NullLogger : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
-// RocksDB writes its options into a file at each opening, then parses it again to
-// compare: half of the processor time of opening, for a file that nothing here reads.
-// Failing to create one is ignored (fail_if_options_file_error).
-class NoOptionsFiles : public rocksdb::FileSystemWrapper {
+class StoreFileSystem : public rocksdb::FileSystemWrapper {
  public:
   using FileSystemWrapper::FileSystemWrapper;
-  const char* Name() const override { return "QuashNoOptionsFiles"; }
+  const char* Name() const override { return "QuashStoreFileSystem"; }
+
+  // RocksDB writes its options into a file at each opening, then parses it again to
+  // compare: half of the processor time of opening, for a file that nothing here reads.
+  // Failing to create one is ignored (fail_if_options_file_error).
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
                                     std::unique_ptr<rocksdb::FSWritableFile>* file,
                                     rocksdb::IODebugContext* debug) override {
     const std::string_view name = std::string_view(path).substr(path.rfind('/') + 1);
     if (name.starts_with("OPTIONS-")) return rocksdb::IOStatus::NotSupported();
     return FileSystemWrapper::NewWritableFile(path, options, file, debug);
+  }
+
+  // Tables are checked as far as RocksDB would believe them unchecked.
+  rocksdb::IOStatus NewRandomAccessFile(const std::string& path,
+                                        const rocksdb::FileOptions& options,
+                                        std::unique_ptr<rocksdb::FSRandomAccessFile>* file,
+                                        rocksdb::IODebugContext* debug) override {
+    rocksdb::IOStatus status =
+        FileSystemWrapper::NewRandomAccessFile(path, options, file, debug);
+    if (!status.ok() || !path.ends_with(".sst")) return status;
+    uint64_t bytes = 0;
+    status = GetFileSize(path, options.io_options, &bytes, debug);
+    if (!status.ok()) return status;
+    const auto read = [&](uint64_t offset, size_t n, char* scratch, std::string_view* out) {
+      rocksdb::Slice result;
+      rocksdb::IOStatus read_status =
+          (*file)->Read(offset, n, options.io_options, &result, scratch, debug);
+      *out = {result.data(), result.size()};
+      return read_status;
+    };
+    return CheckTable(bytes, read);
   }
 };
 
@@ -191,7 +214,7 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
   rocksdb::Env* const base = rocksdb::Env::Default();
   std::unique_ptr<rocksdb::Env> memory(options.in_memory ? rocksdb::NewMemEnv(base) : nullptr);
   store->env_ = rocksdb::NewCompositeEnv(
-      std::make_shared<NoOptionsFiles>((memory != nullptr ? memory.get() : base)->GetFileSystem()));
+      std::make_shared<StoreFileSystem>((memory != nullptr ? memory.get() : base)->GetFileSystem()));
   db_options.env = store->env_.get();
 
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
