@@ -13,9 +13,9 @@ import argparse
 import json
 import math
 import pathlib
-import statistics
 
 import torch
+from device_time import median_ms
 
 from quashdb.kv import PAGE_SIZE, QuashKVCacheConfig
 from quashdb.kv._cuda import CudaLayer, CudaStore
@@ -24,19 +24,6 @@ SEQS, TOKENS, Q_HEADS, LAYERS = 8, 16384, 32, 4
 FORMATS = [(4, 4, "tq_mse"), (3.5, 3.5, "tq_mse"), (3, 3, "tq_mse"), (2.5, 2.5, "tq_mse"),
            (2, 2, "tq_mse"), (3.5, 2.5, "tq_mse"), (4, 4, "tq_prod"), (3, 3, "tq_prod")]
 DEVICE = torch.device("cuda", 0)
-
-
-def median_ms(call, rounds=9):
-    call()
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def relative_error(store, layer, queries, out, seqs=1):

@@ -10,11 +10,11 @@ Medians, and the most memory that a call takes.
 """
 
 import argparse
-import statistics
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+from device_time import median_ms
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig, hf_attention
@@ -28,15 +28,8 @@ def measured(call, rounds=5):
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times), (torch.cuda.max_memory_allocated() - before) / 1e6
+    milliseconds = median_ms(call, rounds)
+    return milliseconds, (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 @torch.inference_mode()

@@ -7,27 +7,14 @@
 rotations are tables instead of instructions.
 """
 
-import statistics
 
 import torch
+from device_time import median_ms
 
 from quashdb.kv import PAGE_SIZE, QuashKVCacheConfig
 from quashdb.kv._cuda import CudaLayer, CudaStore
 
 SEQS, TOKENS, HEADS, DIM = 4, 65536, 8, 128
-
-
-def median_ms(call, rounds=10):
-    call()
-    times = []
-    for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def main():
