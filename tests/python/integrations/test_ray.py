@@ -17,6 +17,8 @@ psutil = pytest.importorskip("psutil")
 
 import quashdb  # noqa: E402
 import quashdb.ray  # noqa: E402
+from quashdb.ray.files import DATABASE  # noqa: E402
+from quashdb.ray.shard import Shard  # noqa: E402
 
 from sharding import DIM, OPTIONS, N, environment, same  # noqa: E402
 
@@ -139,6 +141,26 @@ def test_killed_while_writing_and_searching(sharded, rows):
     assert len(acknowledged) > 100
     assert len(sharded.get(acknowledged, include=None)) == len(acknowledged)
     assert len(sharded) == N + len(acknowledged)
+
+
+def test_a_shard_killed_between_database_and_collection(tmp_path):
+    """Made again by the call that is repeated, which has to get through."""
+    quashdb.open(tmp_path / DATABASE, "create").close()
+    shard = Shard(str(tmp_path), "docs", {"dim": DIM})
+    shard.started()
+    with pytest.raises(quashdb.NotFoundError, match="docs"):
+        shard.describe()
+    with pytest.raises(quashdb.InvalidError, match="has dim"):
+        shard.make({"dim": DIM + 1})
+    quashdb.open(tmp_path / DATABASE).close()  # nothing holds it
+
+
+def test_a_shard_made_again(tmp_path):
+    quashdb.open(tmp_path / DATABASE, "create").close()
+    shard = Shard(str(tmp_path), "docs", {"dim": DIM})
+    shard.make({"dim": DIM})
+    assert shard.describe()["dim"] == DIM
+    shard.make({"dim": DIM})
 
 
 def test_replicas(cluster, tmp_path, rows):

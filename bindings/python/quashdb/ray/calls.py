@@ -48,7 +48,7 @@ class Shards:
     def _await_restart(self, shard: int, deadline: float, error: Exception) -> None:
         while True:
             try:
-                result(self.actors[shard].ping.remote())
+                result(self.actors[shard].started.remote())
                 return
             except LOST:
                 if self.retired:

@@ -87,22 +87,27 @@ class Shard:
         deadline = time.monotonic() + _OPEN_S
         while True:
             try:
-                self._database = quashdb.open(self._directory / DATABASE, mode)
+                database = quashdb.open(self._directory / DATABASE, mode)
                 break
             except BusyError:  # a killed predecessor is still going away
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
-        if create is not None and self._name not in self._database:
-            self._database.create_collection(self._name, **create)
-        self._collection = self._database[self._name]
-        described = self._collection.describe()
-        for option, value in self._expected.items():
-            if described[option] != value:
-                raise InvalidError(
-                    f"shard {self._directory} has {option} {described[option]!r}, "
-                    f"expected {value!r}"
-                )
+        try:
+            if create is not None and self._name not in database:
+                database.create_collection(self._name, **create)
+            collection = database[self._name]
+            described = collection.describe()
+            for option, value in self._expected.items():
+                if described[option] != value:
+                    raise InvalidError(
+                        f"shard {self._directory} has {option} {described[option]!r}, "
+                        f"expected {value!r}"
+                    )
+        except BaseException:
+            database.close()  # make() may try again
+            raise
+        self._database, self._collection = database, collection
 
     def _check(self) -> None:
         if self._error is not None:
@@ -122,8 +127,8 @@ class Shard:
         with self._writing:
             if isinstance(self._error, NotFoundError):
                 self._directory.mkdir(parents=True, exist_ok=True)
-                self._error = None
                 self._open("create", options)
+                self._error = None
             self._check()
 
     def restore(self, backup: str) -> None:
@@ -132,8 +137,8 @@ class Shard:
             if isinstance(self._error, NotFoundError):
                 self._directory.mkdir(parents=True, exist_ok=True)
                 quashdb.restore(pathlib.Path(backup) / DATABASE, self._directory / DATABASE)
-                self._error = None
                 self._open("readwrite")
+                self._error = None
             self._check()
 
     def started(self) -> None:
