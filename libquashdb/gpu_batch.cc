@@ -139,7 +139,8 @@ Status Batch::Start(size_t pass, const float* queries, size_t nq) {
     cuda::Stream& stream = parts_[i]->lease[slot].stream;
     QUASH_RETURN_IF_GPU_ERROR("choosing the device", parts_[i]->Use());
     for (size_t j = 0; has_sample && j < parts_.size(); ++j) {
-      if (j != i) QUASH_RETURN_IF_GPU_ERROR("waiting", stream.WaitFor(parts_[j]->lease[slot].sampled));
+      if (j == i) continue;
+      QUASH_RETURN_IF_GPU_ERROR("waiting", stream.WaitFor(parts_[j]->lease[slot].sampled));
     }
     QUASH_RETURN_IF_GPU_ERROR(
         "scanning", has_sample ? cuda::LaunchScanBySamples(args[i].scan, samples, stream.get())

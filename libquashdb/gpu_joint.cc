@@ -7,6 +7,41 @@
 #include "libquashdb/gpu_status.h"
 
 namespace quash {
+namespace {
+
+// The same on every part's device.
+//   first_blocks  [parts], pairs
+Status MakeTables(const std::vector<cuda::ScanSegment>& segments,
+                  const std::vector<std::vector<uint32_t>>& first_blocks, GpuJoint* joint) {
+  std::vector<uint8_t> bytes;
+  const auto append = [&](const auto& values) {
+    const size_t begin = bytes.size(), size = values.size() * sizeof(values[0]);
+    bytes.resize((begin + size + kAlignment - 1) / kAlignment * kAlignment);
+    std::memcpy(bytes.data() + begin, values.data(), size);
+    return begin;
+  };
+  append(segments);
+  std::vector<size_t> first_blocks_at;
+  for (const auto& pairs : first_blocks) first_blocks_at.push_back(append(pairs));
+  for (const GpuPart& part : joint->parts) {
+    GpuJoint::Table table;
+    cuda::Stream stream;
+    QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(part.image->device()));
+    QUASH_RETURN_IF_GPU_ERROR("opening a stream", stream.Open());
+    QUASH_RETURN_IF_GPU_ERROR("allocating", table.memory.Reserve(bytes.size()));
+    auto* memory = table.memory.as<uint8_t>();
+    QUASH_RETURN_IF_GPU_ERROR("uploading", stream.Upload(bytes.data(), bytes.size(), memory));
+    QUASH_RETURN_IF_GPU_ERROR("uploading", stream.Wait());
+    table.segments = reinterpret_cast<const cuda::ScanSegment*>(memory);
+    for (size_t at : first_blocks_at) {
+      table.first_blocks.push_back(reinterpret_cast<const uint32_t*>(memory + at));
+    }
+    joint->tables.push_back(std::move(table));
+  }
+  return Status();
+}
+
+}  // namespace
 
 Status MakeJoint(std::vector<GpuPart> parts, std::shared_ptr<const GpuJoint>* out) {
   auto joint = std::make_shared<GpuJoint>();
@@ -30,32 +65,11 @@ Status MakeJoint(std::vector<GpuPart> parts, std::shared_ptr<const GpuJoint>* ou
     first_blocks[place.part].push_back(joint->num_blocks);
     joint->num_blocks += segments.back().blocks;
   }
-  std::vector<uint8_t> bytes;
-  const auto append = [&](const auto& values) {
-    const size_t begin = bytes.size(), size = values.size() * sizeof(values[0]);
-    bytes.resize((begin + size + kAlignment - 1) / kAlignment * kAlignment);
-    std::memcpy(bytes.data() + begin, values.data(), size);
-    return begin;
-  };
-  append(segments);
-  std::vector<size_t> first_blocks_at;
-  for (const auto& pairs : first_blocks) first_blocks_at.push_back(append(pairs));
-  for (const GpuPart& part : parts) {
-    GpuJoint::Table table;
-    cuda::Stream stream;
-    QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(part.image->device()));
-    QUASH_RETURN_IF_GPU_ERROR("opening a stream", stream.Open());
-    QUASH_RETURN_IF_GPU_ERROR("allocating", table.memory.Reserve(bytes.size()));
-    auto* memory = table.memory.as<uint8_t>();
-    QUASH_RETURN_IF_GPU_ERROR("uploading", stream.Upload(bytes.data(), bytes.size(), memory));
-    QUASH_RETURN_IF_GPU_ERROR("uploading", stream.Wait());
-    table.segments = reinterpret_cast<const cuda::ScanSegment*>(memory);
-    for (size_t at : first_blocks_at) {
-      table.first_blocks.push_back(reinterpret_cast<const uint32_t*>(memory + at));
-    }
-    joint->tables.push_back(std::move(table));
-  }
   joint->parts = std::move(parts);
+  // One part's view has the same numbering, and nothing to join.
+  if (joint->parts.size() > 1) {
+    QUASH_RETURN_IF_ERROR(MakeTables(segments, first_blocks, joint.get()));
+  }
   *out = std::move(joint);
   return Status();
 }
@@ -66,7 +80,8 @@ Status JoinLists(const GpuJoint& joint, size_t at, std::span<const cuda::ScanArg
   const GpuJoint::Table& table = joint.tables[at];
   *joined = scans[at];
   const size_t nq = joined->nq, capacity = joined->capacity;
-  QUASH_RETURN_IF_GPU_ERROR("allocating", pass.joined.Reserve(nq * capacity * 4 * sizeof(uint32_t)));
+  QUASH_RETURN_IF_GPU_ERROR("allocating",
+                            pass.joined.Reserve(nq * capacity * 4 * sizeof(uint32_t)));
   QUASH_RETURN_IF_GPU_ERROR("allocating", pass.joined_counts.Reserve(nq * sizeof(uint32_t)));
   QUASH_RETURN_IF_GPU_ERROR("allocating", pass.joined_limits.Reserve(nq * 2 * sizeof(float)));
   cuda::JoinArgs args = {.parts = {},

@@ -24,13 +24,13 @@ struct GpuJoint {
   // On one part's device.
   struct Table {
     cuda::Buffer memory;
-    const cuda::ScanSegment* segments;        // [segments], first_block as numbered here
+    const cuda::ScanSegment* segments;          // [segments], first_block as numbered here
     std::vector<const uint32_t*> first_blocks;  // [parts], JoinPart::first_blocks
   };
   std::vector<GpuPart> parts;
   std::vector<uint32_t> segments;  // indices in the snapshot, ascending
   uint32_t num_blocks = 0;
-  std::vector<Table> tables;  // [parts]
+  std::vector<Table> tables;  // [parts], none for one part
 };
 
 // Of devices that can read each other's memory.

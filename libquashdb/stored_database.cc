@@ -151,18 +151,15 @@ Status StoredDatabase::ReadCatalog(const Store& store, CatalogEntries* entries,
   // speaks of: segments lie between the entries.
   const std::string end = CollectionPrefix(static_cast<uint32_t>(next));
   for (uint32_t number = 1; number < next; ++number) {
-    uint64_t first = 0;
     const Status sought = store.Scan(
         Family::kCatalog, CollectionPrefix(number), end, nullptr,
         [&](std::string_view key, std::string_view) {
-          for (size_t i = 0; i < 4 && i < key.size(); ++i) {
-            first = first << 8 | static_cast<uint8_t>(key[i]);
-          }
-          return Status(QUASH_CANCELLED, "found");
+          return TakeBigEndian(&key, &number)
+                     ? Status(QUASH_CANCELLED, "found")
+                     : Error(QUASH_CORRUPT, "{} is damaged: bad catalog key", directory_->path());
         });
     if (sought.ok()) break;  // none from here on
     if (sought.code() != QUASH_CANCELLED) return sought;
-    number = static_cast<uint32_t>(first);
     QUASH_RETURN_IF_ERROR(
         store.Get(Family::kCatalog, CatalogKey(number, 'c'), nullptr, &value, &found));
     if (!found) continue;  // dropped
