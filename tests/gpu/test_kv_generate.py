@@ -19,6 +19,7 @@ if lib.quash_kv_cuda_devices() == 0:
     pytest.skip("the QuashKV library has no CUDA", allow_module_level=True)
 
 PACKED = QuashKVCacheConfig(uncompressed_tokens=0)
+GIVEN = QuashKVCacheConfig(uncompressed_tokens=None)
 
 
 @pytest.fixture(scope="module", name="model")
@@ -109,7 +110,7 @@ def test_windows_softcap_and_float16(kind, options, dtype, is_packed):
     for padding, chunks in ((None, (100, 5, 1)), (mask, (100,))):
         for chunk in chunks:
             exact = logits_of(model, ids, transformers.DynamicCache(config=config), chunk, padding)
-            cache = QuashKVCache.from_model(model, PACKED if is_packed else None)
+            cache = QuashKVCache.from_model(model, PACKED if is_packed else GIVEN)
             ours = logits_of(model, ids, cache, chunk, padding)
             seen = slice(None) if padding is None else mask.bool()
             bound = 0.1 if is_packed else 0.05
@@ -145,7 +146,7 @@ def test_memory_of_chunks_is_bounded(model, monkeypatch):
     assert peaks[1] < 1.2 * peaks[0]
 
 
-@pytest.mark.parametrize("config", [PACKED, QuashKVCacheConfig(uncompressed_tokens=None)])
+@pytest.mark.parametrize("config", [PACKED, GIVEN])
 def test_left_padding(model, config):
     ids = torch.randint(256, (2, 300), generator=torch.Generator().manual_seed(2)).cuda()
     mask = torch.ones_like(ids)
@@ -200,7 +201,7 @@ def test_few_tokens_stay_as_given_until_they_are_many(model, chunk):
 
 def test_given_tokens_are_cropped_copied_and_reserved(model, monkeypatch):
     ids = torch.randint(256, (1, 300), generator=torch.Generator().manual_seed(8)).cuda()
-    cache = QuashKVCache.from_model(model)
+    cache = QuashKVCache.from_model(model, GIVEN)
     logits_of(model, ids, cache, 300)
     copied = copy.deepcopy(cache)
     cache.crop(-200)
