@@ -26,6 +26,7 @@
 
 #include "kernels/codebook.h"
 #include "kernels/dispatch.h"
+#include "kernels/fixed_point.h"
 
 namespace quash {
 
@@ -77,6 +78,12 @@ struct AttendKernels {
   // bfloat16 to float32 and back (round to nearest even, NaN stays NaN).
   void (*bf16_to_f32)(const uint16_t* from, size_t n, float* to);
   void (*f32_to_bf16)(const float* from, size_t n, uint16_t* to);
+
+  // Norm of a row of whole numbers and its codes, as kernels/fixed_point.h says.
+  //   row    [n], n a multiple of 32
+  //   codes  [n] ascending codes out
+  float (*fixed_point_codes)(const float* row, size_t n, const FixedPointCode& code,
+                             uint8_t* codes);
 };
 
 // Every table is linked on its architecture; null where it is not.

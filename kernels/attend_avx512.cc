@@ -6,6 +6,7 @@
 
 #include "kernels/attend.h"
 #include "kernels/attend_exp.h"
+#include "kernels/fixed_point_codes.h"
 
 namespace quash {
 namespace {
@@ -338,6 +339,7 @@ void F32ToBf16(const float* from, size_t n, uint16_t* to) {
 constexpr AttendKernels kAvx512 = {
     "avx512", UnpackLevels, LevelDots,    MaxAbs,    QuantizeI16,
     ExpSum,   AddScaledI32, AddScaledF32, Bf16ToF32, F32ToBf16,
+    FixedPointCodes,
 };
 
 }  // namespace

@@ -13,12 +13,17 @@
 namespace quash {
 namespace {
 
-constexpr uint32_t kRounds = 3;  // odd: Apply and its inverse read x or y only at first
+// Odd: Apply and its inverse read x or y only at first.
+uint32_t RoundsOf(RotationKind kind) {
+  return kind == RotationKind::kHadamard ? 3 : kind == RotationKind::kRht ? 1 : 0;
+}
+
 constexpr uint32_t kMaxDenseDim = 4096;
 
-// Keeps the streams of the two kinds apart for equal seeds.
+// Keeps the streams of the kinds apart for equal seeds.
 uint64_t StreamSeed(RotationKind kind, uint64_t seed) {
-  return seed ^ (kind == RotationKind::kDense ? 0xD1B54A32D192ED03u : 0u);
+  constexpr uint64_t kOfKind[] = {0, 0xD1B54A32D192ED03u, 0x8CB92BA72F3D8DD7u};
+  return seed ^ kOfKind[static_cast<uint32_t>(kind)];
 }
 
 double DotOfLanes(const double* a, const double* b, size_t n) {
@@ -86,7 +91,8 @@ std::vector<float> HaarMatrix(uint32_t dim, uint64_t seed) {
 // 1 / sqrt(P) for the second of the round before; N is the last of these. N and
 // F_r are diagonal and H symmetric, so the inverse is the same factors
 // transposed, in reverse. If P = dim there is one transform per round and no N.
-Rotation::Rotation(RotationKind kind, uint32_t dim, uint64_t seed) : kind_(kind), dim_(dim) {
+Rotation::Rotation(RotationKind kind, uint32_t dim, uint64_t seed)
+    : kind_(kind), dim_(dim), rounds_(RoundsOf(kind)) {
   if (dim == 0) throw std::invalid_argument("dim is 0, expected at least 1");
   if (kind == RotationKind::kDense) {
     if (dim > kMaxDenseDim) {
@@ -96,20 +102,24 @@ Rotation::Rotation(RotationKind kind, uint32_t dim, uint64_t seed) : kind_(kind)
     matrix_ = HaarMatrix(dim, seed);
     return;
   }
-  if (kind != RotationKind::kHadamard) {
+  if (rounds_ == 0) {
     throw std::invalid_argument("unknown rotation kind " +
                                 std::to_string(static_cast<uint32_t>(kind)));
   }
   const uint32_t block = std::bit_floor(dim);
+  if (kind == RotationKind::kRht && block != dim) {
+    throw std::invalid_argument("dim is " + std::to_string(dim) +
+                                ", expected a power of two for a rotation of one round");
+  }
   const float norm = 1 / std::sqrt(static_cast<float>(block));
-  signs_.resize(size_t{kRounds} * dim);
-  permutation_.resize(size_t{kRounds} * dim);
+  signs_.resize(size_t{rounds_} * dim);
+  permutation_.resize(size_t{rounds_} * dim);
   Random random(StreamSeed(kind, seed));
-  for (uint32_t round = 0; round < kRounds; ++round) {
+  for (uint32_t round = 0; round < rounds_; ++round) {
     uint32_t* from = permutation_.data() + size_t{round} * dim;
     float* factor = signs_.data() + size_t{round} * dim;
     for (uint32_t i = 0; i < dim; ++i) {
-      const uint32_t j = random.Below(i + 1);
+      const uint32_t j = kind == RotationKind::kRht ? i : random.Below(i + 1);
       from[i] = from[j];
       from[j] = i;
     }
@@ -139,7 +149,7 @@ void Rotation::Apply(const float* x, size_t n, float* y, float* scratch) const {
   const float norm = 1 / std::sqrt(static_cast<float>(block));
   for (size_t row = 0; row < n; ++row, x += dim, y += dim) {
     const float* from = x;
-    for (uint32_t round = 0; round < kRounds; ++round) {
+    for (uint32_t round = 0; round < rounds_; ++round) {
       float* to = round % 2 == 0 ? scratch : y;
       const float* factor = signs_.data() + round * dim;
       const uint32_t* index = permutation_.data() + round * dim;
@@ -173,7 +183,7 @@ void Rotation::ApplyInverse(const float* y, size_t n, float* x, float* scratch) 
   for (size_t row = 0; row < n; ++row, x += dim, y += dim) {
     std::memcpy(scratch, y, dim * sizeof(float));
     for (size_t i = tail; i < dim && tail > 0; ++i) scratch[i] *= norm;
-    for (uint32_t round = kRounds; round-- > 0;) {
+    for (uint32_t round = rounds_; round-- > 0;) {
       float* from = round % 2 == 0 ? scratch : x;
       float* to = round % 2 == 0 ? x : scratch;
       const float* factor = signs_.data() + round * dim;

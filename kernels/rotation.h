@@ -18,17 +18,22 @@ enum class RotationKind : uint32_t {
   // Haar orthogonal, distributed as the Q of the QR of a Gaussian matrix. O(d^2);
   // construction is O(d^3), 2 s at dim 2048.
   kDense = 1,
+  // Randomized Hadamard transform: one round of random signs and Walsh-Hadamard, of a
+  // power of two; no permutation. Enough for rows of a KV cache, not of a database.
+  kRht = 2,
 };
 
 class Rotation {
  public:
-  // Throws std::invalid_argument for dim 0, or dense with dim > 4096.
+  // Throws std::invalid_argument for dim 0, dense with dim > 4096, or kRht with a dim
+  // that is not a power of two.
   Rotation(RotationKind kind, uint32_t dim, uint64_t seed);
 
   uint32_t dim() const { return dim_; }
   RotationKind kind() const { return kind_; }
-  // Tables of kHadamard, [3 rounds, dim], empty otherwise: a round multiplies
+  // Tables of kHadamard and kRht, [rounds(), dim], empty otherwise: a round multiplies
   // coordinate permutation()[i] by factors()[i], puts it in place i and transforms.
+  uint32_t rounds() const { return rounds_; }
   const std::vector<float>& factors() const { return signs_; }
   const std::vector<uint32_t>& permutation() const { return permutation_; }
 
@@ -41,8 +46,9 @@ class Rotation {
  private:
   RotationKind kind_;
   uint32_t dim_;
-  std::vector<float> signs_;           // [kRounds, dim] +-1, scaled to keep norms
-  std::vector<uint32_t> permutation_;  // [kRounds, dim]
+  uint32_t rounds_;
+  std::vector<float> signs_;           // [rounds_, dim] +-1, scaled to keep norms
+  std::vector<uint32_t> permutation_;  // [rounds_, dim]
   std::vector<float> matrix_;          // [dim, dim] row-major, dense only
 };
 

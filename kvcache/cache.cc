@@ -60,8 +60,19 @@ Status CheckOptions(const quash_kv_options& o) {
   if (o.k_quantizer == QUASH_KV_TQ_PROD && o.k_bits != std::floor(o.k_bits)) {
     return Invalid("k_bits is {}, expected 2, 3 or 4 with tq_prod", o.k_bits);
   }
-  if (o.rotation != QUASH_KV_HADAMARD && o.rotation != QUASH_KV_DENSE) {
-    return Invalid("rotation is {}, expected hadamard or dense", static_cast<int>(o.rotation));
+  if (o.rotation != QUASH_KV_HADAMARD && o.rotation != QUASH_KV_DENSE &&
+      o.rotation != QUASH_KV_RHT) {
+    return Invalid("rotation is {}, expected hadamard, dense or rht",
+                   static_cast<int>(o.rotation));
+  }
+  const auto is_whole = [](float bits) { return bits == std::floor(bits); };
+  if (o.rotation == QUASH_KV_RHT &&
+      ((o.head_dim != 64 && o.head_dim != 128) || o.k_quantizer != QUASH_KV_TQ_MSE ||
+       !is_whole(o.k_bits) || !is_whole(o.v_bits))) {
+    return Status(QUASH_KV_UNSUPPORTED,
+                  fmt::format("rotation is rht with head_dim {}, {} and {} bits, expected head_dim "
+                              "64 or 128, tq_mse and whole bits",
+                              o.head_dim, o.k_bits, o.v_bits));
   }
   if (!IsDtype(o.dtype))
     return Invalid("dtype is {}, expected f32, f16 or bf16", static_cast<int>(o.dtype));

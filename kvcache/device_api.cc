@@ -8,6 +8,7 @@
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/default_rotation.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/fixed_matrix.h"
 #include "kernels/cuda/seal.h"
 #include "kvcache/error.h"
 #include "kvcache/page_format.h"
@@ -43,8 +44,8 @@ quash_kv_status CheckSupported(const quash_kv_options& o) {
     return SetError(QUASH_KV_UNSUPPORTED, "head_dim is {}, expected 64, 128 or 256 on a GPU",
                     o.head_dim);
   }
-  if (o.rotation != QUASH_KV_HADAMARD) {
-    return SetError(QUASH_KV_UNSUPPORTED, "rotation is dense, expected hadamard on a GPU");
+  if (o.rotation == QUASH_KV_DENSE) {
+    return SetError(QUASH_KV_UNSUPPORTED, "rotation is dense, expected hadamard or rht on a GPU");
   }
   if (o.num_uncompressed_layers != 0) {
     return SetError(QUASH_KV_UNSUPPORTED, "{} uncompressed layers, expected none on a GPU",
@@ -92,12 +93,18 @@ void TakeParts(const PageFormat& pages, const PartCodec& k, const PartCodec& v, 
                layout.k_mean, to->k_second, to->k_second_boundaries});
   TakePart(v, {to->v_bits, to->v_levels, to->v_boundaries, layout.v_codes, layout.v_scales,
                layout.v_mean, to->v_second, to->v_second_boundaries});
+  to->is_fixed_point = k.fixed_point() != nullptr;
+  if (to->is_fixed_point) {
+    to->k_fixed = *k.fixed_point();
+    to->v_fixed = *v.fixed_point();
+  }
   to->is_sketched = k.sketch() != nullptr;
   to->k_step = k.codebook(0).step;
   to->sketch_factor = k.sketch_factor();
 }
 
-// Tables of a rotation, or of two that halves of a vector have.
+// Tables of a rotation, or of two that halves of a vector have. One round becomes three:
+// two transforms undo each other but for the norm.
 struct HostTables {
   std::vector<uint16_t> permutation;  // [3, dim]
   std::vector<float> factors;
@@ -109,11 +116,14 @@ struct HostTables {
       size_t begin = 0;
       for (const quash::Rotation* rotation : rotations) {
         const size_t dim = rotation->dim();
-        for (size_t i = round * dim; i < (round + 1) * dim; ++i) {
-          const size_t from = begin + rotation->permutation()[i];
+        const bool is_there = round < rotation->rounds();
+        for (size_t i = 0; i < dim; ++i) {
+          const size_t at = round * dim + i;
+          const size_t from = begin + (is_there ? rotation->permutation()[at] : i);
           permutation.push_back(
               static_cast<uint16_t>(round == 0 && !order.empty() ? order[from] : from));
-          factors.push_back(rotation->factors()[i]);
+          factors.push_back(is_there ? rotation->factors()[at]
+                                     : std::fabs(rotation->factors()[i]));
         }
         begin += dim;
       }
@@ -139,13 +149,24 @@ const char* UploadTables(const PartCodec& k, const PartCodec& v, quash_kv_cuda* 
   std::vector<HostTables> all = {tables_of(k), tables_of(v)};
   if (k.sketch() != nullptr) all.push_back(HostTables({k.sketch()}, {}));
   const size_t count = size_t{3} * format.head_dim;
-  std::vector<uint8_t> bytes(all.size() * count * (sizeof(float) + sizeof(uint16_t)));
   const size_t permutations = all.size() * count * sizeof(float);
+  const size_t matrices = permutations + all.size() * count * sizeof(uint16_t);
+  std::vector<uint8_t> bytes(matrices);
   for (size_t i = 0; i < all.size(); ++i) {
     std::memcpy(bytes.data() + i * count * sizeof(float), all[i].factors.data(),
                 count * sizeof(float));
     std::memcpy(bytes.data() + permutations + i * count * sizeof(uint16_t),
                 all[i].permutation.data(), count * sizeof(uint16_t));
+  }
+  size_t matrix_bytes = 0;
+  if (format.is_fixed_point) {
+    for (const PartCodec* codec : {&k, &v}) {
+      const std::vector<uint32_t> matrix = quash::cuda::FixedMatrix(
+          codec->rotations()[0].factors().data(), static_cast<int>(format.head_dim));
+      matrix_bytes = matrix.size() * sizeof(uint32_t);
+      const auto* begin = reinterpret_cast<const uint8_t*>(matrix.data());
+      bytes.insert(bytes.end(), begin, begin + matrix_bytes);
+    }
   }
   if (const char* error = to->tables.Reserve(bytes.size())) return error;
   quash::cuda::Stream stream;
@@ -162,7 +183,9 @@ const char* UploadTables(const PartCodec& k, const PartCodec& v, quash_kv_cuda* 
   format.k_rotation = tables(0, k.rotations().size() == 2);
   format.v_rotation = tables(1, v.rotations().size() == 2);
   if (k.sketch() != nullptr) format.sketch = tables(2, false);
-  if (!format.IsBanded()) {
+  format.k_matrix = reinterpret_cast<const uint32_t*>(base + matrices);
+  format.v_matrix = reinterpret_cast<const uint32_t*>(base + matrices + matrix_bytes);
+  if (!format.IsBanded() && !format.is_fixed_point) {
     format.has_default_rotations =
         format.head_dim == 64 ? AreDefault<64>(all[0], all[1]) : AreDefault<128>(all[0], all[1]);
   }

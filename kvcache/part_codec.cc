@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "kernels/attend.h"
@@ -30,8 +31,9 @@ uint16_t ToF16(float value) {
 PartCodec::PartCodec(Side side, const quash_kv_options& options, const PartFormat& format,
                      const uint32_t* outliers)
     : side_(side), format_(format), head_dim_(options.head_dim) {
-  const RotationKind kind =
-      options.rotation == QUASH_KV_DENSE ? RotationKind::kDense : RotationKind::kHadamard;
+  const RotationKind kind = options.rotation == QUASH_KV_DENSE ? RotationKind::kDense
+                            : options.rotation == QUASH_KV_RHT ? RotationKind::kRht
+                                                               : RotationKind::kHadamard;
   // Keys and values, and their bands, have rotations of their own.
   Random random(options.seed + (side == Side::kValue ? 1 : 0));
   const bool is_prod = side == Side::kKey && options.k_quantizer == QUASH_KV_TQ_PROD;
@@ -45,6 +47,10 @@ PartCodec::PartCodec(Side side, const quash_kv_options& options, const PartForma
     } else {
       rotations_.emplace_back(kind, band.dim, random.Next());
     }
+  }
+  if (kind == RotationKind::kRht) {
+    fixed_point_ =
+        std::make_unique<FixedPointCode>(MakeFixedPointCode(head_dim_, format.bands[0].bits));
   }
   if (rotations_.size() == 2) {
     std::vector<bool> is_outlier(head_dim_, false);
@@ -101,7 +107,88 @@ float PartCodec::ScaleOf(float norm, const float* unit, const uint8_t* codes, si
   return static_cast<float>(norm * dot / square);
 }
 
+void PartCodec::Pack(const BandFormat& band, const uint8_t* codes, size_t stride,
+                     uint8_t* head_page) const {
+  uint8_t* packed = head_page + band.codes;
+  if (side_ == Side::kKey) {
+    const size_t row_bytes = SignedRowBytes(band.dim, band.bits);
+    for (size_t t = 0; t < kPageTokens; ++t) {
+      PackSignedRow(codes + t * stride, band.dim, band.bits, packed + t * row_bytes);
+    }
+    return;
+  }
+  uint8_t column[kPageTokens];
+  const size_t row_bytes = SignedRowBytes(kPageTokens, band.bits);
+  for (size_t j = 0; j < band.dim; ++j) {
+    for (size_t t = 0; t < kPageTokens; ++t) column[t] = codes[t * stride + j];
+    PackSignedRow(column, kPageTokens, band.bits, packed + j * row_bytes);
+  }
+}
+
+// kernels/fixed_point.h; kernels/cuda/seal_fixed.cu does the same.
+void PartCodec::SealFixedPoint(const float* x, size_t n, uint8_t* head_page,
+                               uint16_t* mean_scale) const {
+  const ScanKernels& kernels = Kernels();
+  const size_t dim = head_dim_;
+  const BandFormat& band = format_.bands[0];
+  const Rotation& rotation = rotations_[0];
+  const int shift = FixedPointShift(Attend().max_abs(x, n * dim));
+  const float to_grid = std::ldexp(1.0f, shift);
+  const float root = std::sqrt(static_cast<float>(dim));
+  const float from_grid = std::ldexp(1.0f, -shift) * (1 / root);
+
+  constexpr float kMagic = 0x1.8p23f;  // whole numbers are in its last bits
+  std::vector<float> rows(n * dim);
+  for (size_t t = 0; t < n; ++t) {
+    float* row = rows.data() + t * dim;
+    for (size_t j = 0; j < dim; ++j) {
+      float whole = (x[t * dim + j] * to_grid + kMagic) - kMagic;
+      if (!(std::fabs(whole) <= 0x1p14f)) whole = 0;  // restored tokens may be anything
+      row[j] = rotation.factors()[j] < 0 ? -whole : whole;
+    }
+    kernels.hadamard(row, dim);
+  }
+  *mean_scale = 0;
+  if (format_.has_mean) {
+    auto* mean = reinterpret_cast<int8_t*>(head_page + format_.mean);
+    std::vector<int32_t> sums(dim, 0);
+    for (size_t t = 0; t < n; ++t) {
+      for (size_t j = 0; j < dim; ++j) sums[j] += static_cast<int32_t>(rows[t * dim + j]);
+    }
+    int32_t largest = 0;
+    for (const int32_t sum : sums) largest = std::max(largest, std::abs(sum));
+    const auto count = static_cast<float>(std::max<size_t>(n, 1));
+    *mean_scale = ToF16(static_cast<float>(largest) * (1 / (127 * count)) * from_grid);
+    const float step = FromF16(*mean_scale) * (to_grid * root);
+    for (size_t j = 0; j < dim; ++j) {
+      const float steps =
+          step > 0 ? std::nearbyint(static_cast<float>(sums[j]) / (step * count)) : 0.0f;
+      const float cut = std::fmax(std::fmin(steps, 127.0f), -127.0f);
+      mean[j] = static_cast<int8_t>(cut);
+      // The residual is that of the mean as stored, to the nearest whole number.
+      const float whole = std::nearbyint(step * cut);
+      for (size_t t = 0; t < n; ++t) rows[t * dim + j] -= whole;
+    }
+  }
+
+  const int8_t* levels = codebooks_[0].levels;
+  const FixedPointCode& code = *fixed_point_;
+  std::vector<uint8_t> codes(kPageTokens * dim, uint8_t{0});
+  auto* scales = reinterpret_cast<uint16_t*>(head_page + band.scales);
+  std::fill_n(scales, kPageTokens, uint16_t{0});
+  for (size_t t = 0; t < n; ++t) {
+    uint8_t* of_row = codes.data() + t * dim;
+    const float norm = Attend().fixed_point_codes(rows.data() + t * dim, dim, code, of_row);
+    int32_t square = 0;
+    for (size_t j = 0; j < dim; ++j) square += levels[of_row[j]] * levels[of_row[j]];
+    const float factor = code.scale_base + code.scale_part / static_cast<float>(square);
+    scales[t] = ToF16(norm * from_grid * factor);
+  }
+  Pack(band, codes.data(), dim, head_page);
+}
+
 void PartCodec::Seal(const float* x, size_t n, uint8_t* head_page, uint16_t* mean_scale) const {
+  if (fixed_point_ != nullptr) return SealFixedPoint(x, n, head_page, mean_scale);
   const ScanKernels& kernels = Kernels();
   const size_t dim = head_dim_;
   std::vector<float> rotated(kPageTokens * rotated_floats_);
@@ -138,7 +225,6 @@ void PartCodec::Seal(const float* x, size_t n, uint8_t* head_page, uint16_t* mea
 
   // Codes of all tokens of a band, then its scales.
   std::vector<uint8_t> codes(kPageTokens * (dim + 16));
-  std::vector<uint8_t> column(kPageTokens);
   std::vector<float> norms(kPageTokens, 0.0f);
   size_t at = 0;
   for (size_t b = 0; b < format_.bands.size(); ++b) {
@@ -173,19 +259,7 @@ void PartCodec::Seal(const float* x, size_t n, uint8_t* head_page, uint16_t* mea
       }
       sketch_->Apply(row, 1, row + band.dim, scratch.data());
     }
-    uint8_t* packed = head_page + band.codes;
-    if (side_ == Side::kKey) {
-      const size_t row_bytes = SignedRowBytes(band.dim, band.bits);
-      for (size_t t = 0; t < kPageTokens; ++t) {
-        PackSignedRow(codes.data() + t * stride, band.dim, band.bits, packed + t * row_bytes);
-      }
-    } else {
-      const size_t row_bytes = SignedRowBytes(kPageTokens, band.bits);
-      for (size_t j = 0; j < band.dim; ++j) {
-        for (size_t t = 0; t < kPageTokens; ++t) column[t] = codes[t * stride + j];
-        PackSignedRow(column.data(), kPageTokens, band.bits, packed + j * row_bytes);
-      }
-    }
+    Pack(band, codes.data(), stride, head_page);
     at += band.dim;
   }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/codebook.h"
+#include "kernels/fixed_point.h"
 #include "kernels/rotation.h"
 #include "kvcache/page_format.h"
 
@@ -32,6 +33,8 @@ class PartCodec {
   const std::vector<uint32_t>& order() const { return order_; }
   // Of the second band of tq_prod, null otherwise, and what its norms are multiplied by.
   const Rotation* sketch() const { return sketch_.get(); }
+  // Of QUASH_KV_RHT, which seals in fixed point; null otherwise.
+  const FixedPointCode* fixed_point() const { return fixed_point_.get(); }
   float sketch_factor() const { return sketch_factor_; }
   // Floats of a vector in the rotated space of all bands (the sketch of tq_prod
   // has a second copy), and of scratch.
@@ -55,6 +58,9 @@ class PartCodec {
 
  private:
   bool is_sketched() const { return sketch_ != nullptr; }
+  void SealFixedPoint(const float* x, size_t n, uint8_t* head_page, uint16_t* mean_scale) const;
+  // Codes [64, stride] of a band to its place in the page.
+  void Pack(const BandFormat& band, const uint8_t* codes, size_t stride, uint8_t* head_page) const;
   // Times which the levels of `codes` stand for norm * unit.
   float ScaleOf(float norm, const float* unit, const uint8_t* codes, size_t band) const;
 
@@ -67,6 +73,7 @@ class PartCodec {
   std::vector<LevelCodebook> codebooks_;
   std::unique_ptr<Rotation> sketch_;
   float sketch_factor_ = 0;
+  std::unique_ptr<FixedPointCode> fixed_point_;
 };
 
 }  // namespace quash::kv

@@ -4,12 +4,15 @@
         python3 bench/gpu/perplexity.py --model DIR --texts tokens.json --device cuda
 
 Windows of 512 tokens in chunks of one page, bf16. tokens.json: {name: [token, ...]}.
+--rotations and --seeds compare rotations: means over the seeds.
 """
 
 import argparse
+import itertools
 import json
 import math
 import pathlib
+import statistics
 
 import torch
 import transformers
@@ -38,6 +41,8 @@ def main():
     parser.add_argument("--texts", type=pathlib.Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--rotations", nargs="+", default=[None], choices=["hadamard", "rht"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[QuashKVCacheConfig.seed])
     arguments = parser.parse_args()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         arguments.model, dtype=torch.bfloat16).to(arguments.device).eval()
@@ -47,11 +52,16 @@ def main():
         model.set_attn_implementation("sdpa")
         exact = perplexity(model, windows, lambda: transformers.DynamicCache(config=model.config))
         print(f"{arguments.device}, {name}: exact {exact:.3f}", end="")
-        for bits in (4, 3, 2):
-            config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, uncompressed_tokens=0)
-            value = perplexity(model, windows,
-                               lambda config=config: QuashKVCache.from_model(model, config))
-            print(f", {bits}-bit {value:.3f} ({value / exact - 1:+.2%})", end="")
+        for bits, rotation in itertools.product((4, 3, 2), arguments.rotations):
+            values = []
+            for seed in arguments.seeds:
+                config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, seed=seed,
+                                            rotation=rotation, uncompressed_tokens=0)
+                values.append(perplexity(
+                    model, windows, lambda config=config: QuashKVCache.from_model(model, config)))
+            value = statistics.mean(values)
+            print(f", {bits}-bit {rotation or ''} {value:.3f} ({value / exact - 1:+.2%}, "
+                  f"{min(values):.3f} to {max(values):.3f})", end="", flush=True)
         print()
 
 

@@ -37,6 +37,7 @@ def configurations():
         "no sink page": {"sink_pages": 0},
         "no means, no sink page": {"k_mean": False, "v_mean": False, "sink_pages": 0},
         "first and last layer as given": {"uncompressed_layers": ENDS},
+        "hadamard rotation": {"rotation": "hadamard"},
         "dense rotation": {"rotation": "dense"},
         "tq_prod keys": {"k_quantizer": "tq_prod"},
     }

@@ -66,7 +66,7 @@ const char* LaunchAppend(const SealFormat& format, const SequenceState& state, c
       !is_aligned(args.strides.token)) {
     return "rows of keys and values are not 16-byte aligned";
   }
-  if (!format.IsBanded()) {
+  if (!format.IsBanded() && !format.is_fixed_point) {
     args.k_guess = GuessSlope(format.k_boundaries, format.k_bits);
     args.v_guess = GuessSlope(format.v_boundaries, format.v_bits);
     if (!(args.k_guess > 0) || !(args.v_guess > 0)) return "boundaries are not those of a codebook";

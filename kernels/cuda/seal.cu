@@ -283,6 +283,7 @@ void LaunchSeal(const AppendArgs& args, CUstream_st* stream) {
   // Less than a page and the reserve are open before.
   const uint32_t most = (args.n + kPageTokens - 1) / kPageTokens;
   if (args.format.IsBanded()) return LaunchSealBands(args, most, false, stream);
+  if (args.format.is_fixed_point) return LaunchSealFixed(args, most, false, stream);
   if (args.format.head_dim == 64) {
     Launch<64, false>(args, most, stream);
   } else {
@@ -292,6 +293,7 @@ void LaunchSeal(const AppendArgs& args, CUstream_st* stream) {
 
 void LaunchSealAndMove(const AppendArgs& args, CUstream_st* stream) {
   if (args.format.IsBanded()) return LaunchSealBands(args, 1, true, stream);
+  if (args.format.is_fixed_point) return LaunchSealFixed(args, 1, true, stream);
   if (args.format.head_dim == 64) {
     Launch<64, true>(args, 1, stream);
   } else {

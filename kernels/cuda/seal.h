@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attend.h"
+#include "kernels/fixed_point.h"
 
 namespace quash::cuda {
 
@@ -36,6 +37,11 @@ struct SealFormat {
   float k_step, sketch_factor;
   // Both rotations are those of default_rotation.h, and tables are not read.
   bool has_default_rotations;
+  // Sealed in fixed point. The factors of a rotation's first round are those of its only
+  // one; matrices are those of fixed_matrix.h, in device memory.
+  bool is_fixed_point;
+  FixedPointCode k_fixed, v_fixed;
+  const uint32_t *k_matrix, *v_matrix;
 
   // Whether seal_bands.cu and read_bands.cu have to take it.
   bool IsBanded() const { return head_dim > 128 || k_second.bits != 0 || v_second.bits != 0; }

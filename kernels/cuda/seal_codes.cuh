@@ -181,6 +181,13 @@ __device__ __forceinline__ float Quantize(CodeMemory& memory, const TokenRow<kDi
   return is_zero ? 0.0f : scale;
 }
 
+// Two bits of each nibble, of 3-bit codes the magnitudes.
+template <int kBits>
+__device__ __forceinline__ uint32_t ToCrumbs(uint32_t nibbles) {
+  static_assert(kBits == 2 || kBits == 3);
+  return kBits == 3 ? nibbles & 3 * kOnes : (nibbles & kOnes) | (nibbles >> 2 & 2 * kOnes);
+}
+
 // Nibbles of a row of kN codes to the row of kernels/attend.h.
 template <int kN, int kBits>
 __device__ __forceinline__ void PackNibbles(const uint32_t (&nibbles)[kN / 8],
@@ -191,12 +198,9 @@ __device__ __forceinline__ void PackNibbles(const uint32_t (&nibbles)[kN / 8],
     for (int w = 0; w < kWords; ++w) row[w] = nibbles[w];
     return;
   } else {
-    const auto crumbs = [](uint32_t x) {
-      return kBits == 3 ? x & 3 * kOnes : (x & kOnes) | (x >> 2 & 2 * kOnes);
-    };
 #pragma unroll
     for (int w = 0; w < kWords / 2; ++w) {
-      row[w] = crumbs(nibbles[w]) | crumbs(nibbles[w + kWords / 2]) << 2;
+      row[w] = ToCrumbs<kBits>(nibbles[w]) | ToCrumbs<kBits>(nibbles[w + kWords / 2]) << 2;
     }
   }
   if constexpr (kBits == 3) {

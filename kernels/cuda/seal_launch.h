@@ -16,6 +16,9 @@ void LaunchSeal(const AppendArgs& args, CUstream_st* stream);
 // All of appending, for at most kPageTokens tokens.
 void LaunchSealAndMove(const AppendArgs& args, CUstream_st* stream);
 
+// Where SealFormat::is_fixed_point.
+void LaunchSealFixed(const AppendArgs& args, uint32_t pages, bool moves, CUstream_st* stream);
+
 // Where SealFormat::IsBanded().
 //   pages  of a sequence, at most, to be sealed
 //   moves  with the rest of appending

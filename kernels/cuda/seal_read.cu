@@ -13,16 +13,20 @@ namespace {
 constexpr int kThreads = kPageTokens;
 constexpr int kBlocks = 6;  // of a multiprocessor, as registers allow
 
-template <int kDim, bool kIsDefault>
+enum class Rounds { kTables, kDefault, kOne };  // of a rotation: kOne of QUASH_KV_RHT
+
+template <int kDim, Rounds kRounds>
 struct ReadMemory {
+  static constexpr bool kHasTables = kRounds == Rounds::kTables;
   union {
     uint4 staged[kPageTokens * kDim / 8];                    // rows as they go
-    float columns[kIsDefault ? 1 : (kDim * kColumnStride)];  // [coordinate][token]
+    float columns[kHasTables ? (kDim * kColumnStride) : 1];  // [coordinate][token]
     uint4 codes[kPageTokens * (kDim / 32 + 1)];
   };
   alignas(16) float mean[kDim];
+  alignas(16) float factors[kRounds == Rounds::kOne ? kDim : 4];
   float levels[16];  // by the codes of kernels/attend.h
-  RotationMemory<kIsDefault ? 8 : kDim> rotation;
+  RotationMemory<kHasTables ? kDim : 8> rotation;
 };
 
 // Code j of a row of kN codes.
@@ -101,15 +105,17 @@ __device__ __forceinline__ void Unstage(const uint4* staged, uint8_t* to, int64_
 }
 
 // One side of one head of a page.
-template <int kDim, bool kIsDefault, bool kIsValue>
-__device__ __forceinline__ void ReadPart(ReadMemory<kDim, kIsDefault>& memory, const ReadArgs& args,
+template <int kDim, Rounds kRounds, bool kIsValue>
+__device__ __forceinline__ void ReadPart(ReadMemory<kDim, kRounds>& memory, const ReadArgs& args,
                                          const uint8_t* page, uint32_t head, uint8_t* to) {
   const SealFormat& format = args.format;
   const PageLayout& layout = format.layout;
   const uint8_t* head_page = page + head * layout.head_page_bytes;
   const uint32_t thread = threadIdx.x;
-  if constexpr (!kIsDefault) {
-    memory.rotation.Load(kIsValue ? format.v_rotation : format.k_rotation);
+  const RotationTables& rotation = kIsValue ? format.v_rotation : format.k_rotation;
+  if constexpr (kRounds == Rounds::kTables) memory.rotation.Load(rotation);
+  if constexpr (kRounds == Rounds::kOne) {
+    for (uint32_t j = thread; j < kDim; j += kThreads) memory.factors[j] = rotation.factors[j];
   }
   const uint32_t mean_at = kIsValue ? layout.v_mean : layout.k_mean;
   if (mean_at != 0) {
@@ -146,8 +152,18 @@ __device__ __forceinline__ void ReadPart(ReadMemory<kDim, kIsDefault>& memory, c
     }
   }
   __syncthreads();  // codes are read
-  if constexpr (kIsDefault) {
+  if constexpr (kRounds == Rounds::kDefault) {
     row.template RotateBackByDefault<kIsValue>();
+  } else if constexpr (kRounds == Rounds::kOne) {
+    row.Hadamard();
+#pragma unroll
+    for (int j = 0; j < kDim; j += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(memory.factors + j);
+      row.v[j] *= four.x;
+      row.v[j + 1] *= four.y;
+      row.v[j + 2] *= four.z;
+      row.v[j + 3] *= four.w;
+    }
   } else {
     row.RotateBack(memory.rotation, memory.columns + thread);
     __syncthreads();  // staged rows take the place of columns
@@ -169,10 +185,10 @@ __device__ __forceinline__ void ReadPart(ReadMemory<kDim, kIsDefault>& memory, c
   unstage(args.type == RowType::kF32 ? kVectors : 0);
 }
 
-template <int kDim, bool kIsDefault>
+template <int kDim, Rounds kRounds>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     ReadKernel(const __grid_constant__ ReadArgs args) {
-  __shared__ ReadMemory<kDim, kIsDefault> memory;
+  __shared__ ReadMemory<kDim, kRounds> memory;
   const ReadPlace place(args);
   if (place.page == nullptr) {
     const uint8_t* open = args.OpenRow(place, threadIdx.x);
@@ -185,18 +201,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     return;
   }
   if (place.is_value) {
-    ReadPart<kDim, kIsDefault, true>(memory, args, place.page, place.head, place.to);
+    ReadPart<kDim, kRounds, true>(memory, args, place.page, place.head, place.to);
   } else {
-    ReadPart<kDim, kIsDefault, false>(memory, args, place.page, place.head, place.to);
+    ReadPart<kDim, kRounds, false>(memory, args, place.page, place.head, place.to);
   }
 }
 
 template <int kDim>
 void Launch(const ReadArgs& args, dim3 grid, CUstream_st* stream) {
-  if (args.format.has_default_rotations) {
-    ReadKernel<kDim, true><<<grid, kThreads, 0, stream>>>(args);
+  if (args.format.is_fixed_point) {
+    ReadKernel<kDim, Rounds::kOne><<<grid, kThreads, 0, stream>>>(args);
+  } else if (args.format.has_default_rotations) {
+    ReadKernel<kDim, Rounds::kDefault><<<grid, kThreads, 0, stream>>>(args);
   } else {
-    ReadKernel<kDim, false><<<grid, kThreads, 0, stream>>>(args);
+    ReadKernel<kDim, Rounds::kTables><<<grid, kThreads, 0, stream>>>(args);
   }
 }
 

@@ -60,8 +60,11 @@ typedef enum quash_kv_quantizer {
 } quash_kv_quantizer;
 
 typedef enum quash_kv_rotation {
-  QUASH_KV_HADAMARD = 0,
-  QUASH_KV_DENSE = 1
+  QUASH_KV_HADAMARD = 0, /* three rounds of permutation, signs, Walsh-Hadamard */
+  QUASH_KV_DENSE = 1,
+  QUASH_KV_RHT = 2 /* one round of signs and Walsh-Hadamard, in fixed point: GPUs
+                      compress several times as fast. tq_mse, whole bits,
+                      head_dim 64 or 128 */
 } quash_kv_rotation;
 
 /* ---- Caches ------------------------------------------------------------------ */

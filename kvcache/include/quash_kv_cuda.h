@@ -9,7 +9,7 @@
  * one of quash_kv_cuda_create().
  *
  * Supported: head_dim 64, 128 and 256, all bits of quash_kv.h, outliers, tq_mse and
- * tq_prod, Hadamard rotations; quash_kv_cuda_attend() also needs dtype bf16 or f16.
+ * tq_prod, rotations but dense ones; quash_kv_cuda_attend() also needs dtype bf16 or f16.
  * Anything else, and any build without CUDA, is QUASH_KV_UNSUPPORTED. Errors as in
  * quash_kv.h; NaN and infinity are not looked for. */
 #ifndef QUASH_KV_CUDA_H

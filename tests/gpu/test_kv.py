@@ -86,10 +86,42 @@ def assert_pages_and_rows_of_the_cpu(config, dim, dtype):
 @pytest.mark.parametrize("bits", [(4, 4), (3, 3), (2, 2), (4, 2), (2, 3)])
 @pytest.mark.parametrize("means, seed", [(True, QuashKVCacheConfig.seed), (True, 7),
                                          (False, QuashKVCacheConfig.seed)])
-def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed):
+@pytest.mark.parametrize("rotation", ["hadamard", "rht"])
+def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed, rotation):
     config = QuashKVCacheConfig(key_bits=bits[0], value_bits=bits[1], sink_pages=0, reserve=5,
-                                k_mean=means, v_mean=means, seed=seed)
+                                k_mean=means, v_mean=means, seed=seed, rotation=rotation)
+    if rotation == "rht" and dim == 256:
+        with pytest.raises(UnsupportedError, match="rht"):
+            CudaStore(3, dim, config, dtype, DEVICE)
+        return
     assert_pages_and_rows_of_the_cpu(config, dim, dtype)
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-6, 1.0, 300.0, 3000.0])
+def test_pages_of_odd_numbers_are_those_of_the_cpu(dim, scale):
+    """One or two numbers in a row, from denormal ones to the largest there may be."""
+    config = QuashKVCacheConfig(sink_pages=0, reserve=0, rotation="rht")
+    heads, n = 2, 6 * PAGE
+    generator = torch.Generator().manual_seed(dim)
+    k, v = (torch.zeros(1, heads, n, dim) for _ in range(2))
+    for side in (k, v):
+        at = torch.randint(0, dim, (1, heads, n, 2), generator=generator)
+        side.scatter_(3, at, torch.randn(1, heads, n, 2, generator=generator))
+        side[:, :, 2 * PAGE:3 * PAGE] += torch.randn(1, heads, 1, dim, generator=generator)
+        side[:, :, ::7] *= 1e-3
+        side *= scale
+    host = config.make_store(1, heads, dim, torch.float32)
+    seq = host.create()
+    host.append(seq, 0, k[0].transpose(0, 1), v[0].transpose(0, 1))
+    store = CudaStore(heads, dim, config, torch.float32, DEVICE)
+    layer = CudaLayer(store, 1)
+    layer.reserve(n // PAGE)
+    store.append(layer, k.to(DEVICE), v.to(DEVICE))
+    pages = host.stats().pages
+    assert layer.num_pages.tolist() == [pages]
+    expected = pages_of(host.save(seq), pages, store.page_bytes)
+    assert torch.equal(layer.pages[0, :pages].cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -117,10 +149,12 @@ def test_pages_of_sketches_are_those_of_the_cpu(dtype, dim, bits, means):
     assert_pages_and_rows_of_the_cpu(config, dim, dtype)
 
 
-@pytest.mark.parametrize("bits", [2, 2.5, 3, 3.5, 4])
-def test_many_pages_are_those_of_the_cpu(bits):
+@pytest.mark.parametrize("bits, rotation", [
+    (2, "hadamard"), (2.5, "hadamard"), (3, "hadamard"), (3.5, "hadamard"), (4, "hadamard"),
+    (2, "rht"), (3, "rht"), (4, "rht")])
+def test_many_pages_are_those_of_the_cpu(bits, rotation):
     """Enough rows that some have scales which only exact sums round rightly."""
-    config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, sink_pages=0)
+    config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, sink_pages=0, rotation=rotation)
     heads, n, dim = 4, 200 * PAGE + 16, 128
     k, v = (torch.randn(1, heads, n, dim, generator=torch.Generator().manual_seed(s)).bfloat16()
             for s in range(2))

@@ -1,4 +1,5 @@
 // Hostile arguments give a status with a message, saved bytes are checked.
+#include <array>
 #include <cstring>
 
 #include "tests/kvcache/support.h"
@@ -11,7 +12,8 @@ constexpr Shape kShape;
 TEST_SUITE_BEGIN("arguments");
 
 TEST_CASE("options") {
-  const auto refuse = [](const char* text, const std::function<void(quash_kv_options*)>& set) {
+  quash_kv_status expected = QUASH_KV_INVALID;
+  const auto refuse = [&](const char* text, const std::function<void(quash_kv_options*)>& set) {
     quash_kv_options options;
     quash_kv_options_init(&options);
     options.num_layers = 1;
@@ -19,7 +21,7 @@ TEST_CASE("options") {
     options.head_dim = 64;
     set(&options);
     quash_kv* cache = reinterpret_cast<quash_kv*>(1);
-    CHECK_FAILS(quash_kv_create(&options, &cache), QUASH_KV_INVALID, text);
+    CHECK_FAILS(quash_kv_create(&options, &cache), expected, text);
     CHECK(cache == nullptr);
   };
   refuse("num_layers is 0", [](auto* o) { o->num_layers = 0; });
@@ -45,6 +47,14 @@ TEST_CASE("options") {
   refuse("k_outliers[1] is 5", [&](auto* o) { o->k_outliers = same.data(), o->k_bits = 3.5f; });
   refuse("k_outliers is given", [&](auto* o) { o->k_outliers = same.data(); });
   refuse("struct_size is 0", [](auto* o) { o->struct_size = 0; });
+  refuse("rotation is 3", [](auto* o) { o->rotation = static_cast<quash_kv_rotation>(3); });
+  expected = QUASH_KV_UNSUPPORTED;
+  for (const uint32_t dim : {32u, 80u, 256u}) {
+    refuse("rotation is rht", [&](auto* o) { o->rotation = QUASH_KV_RHT, o->head_dim = dim; });
+  }
+  refuse("rotation is rht", [](auto* o) { o->rotation = QUASH_KV_RHT, o->v_bits = 3.5f; });
+  refuse("rotation is rht",
+         [](auto* o) { o->rotation = QUASH_KV_RHT, o->k_quantizer = QUASH_KV_TQ_PROD; });
   quash_kv_options options;
   quash_kv_options_init(&options);
   CHECK_FAILS(quash_kv_create(&options, nullptr), QUASH_KV_INVALID, "out is NULL");
@@ -206,11 +216,12 @@ TEST_SUITE_BEGIN("quality");
 TEST_CASE("errors of keys and values are those of theory") {
   // Least squared error of Lloyd-Max for a Gaussian; the unbiased scale of keys
   // costs a little more.
-  for (const auto& row : {std::pair{2.0f, 0.1175}, {3.0f, 0.03454}, {4.0f, 0.0095}}) {
-    const float bits = row.first;
-    const double mse = row.second;
+  for (int i = 0; i < 6; ++i) {
+    const float bits = static_cast<float>(2 + i % 3);
+    const double mse = std::array{0.1175, 0.03454, 0.0095}[i % 3];
     const Shape shape = {.head_dim = 128};
     const CachePtr cache = MakeCache(shape, [&](quash_kv_options* options) {
+      options->rotation = i < 3 ? QUASH_KV_HADAMARD : QUASH_KV_RHT;
       options->k_bits = options->v_bits = bits;
       options->k_mean = options->v_mean = 0;
       options->sink_pages = 0;
@@ -227,11 +238,12 @@ TEST_CASE("errors of keys and values are those of theory") {
 
 TEST_CASE("a large common bias of keys does not cost precision") {
   const Shape shape = {.head_dim = 128};
-  double errors[2];
-  for (const int mean : {0, 1}) {
+  double errors[4];
+  for (const int i : {0, 1, 2, 3}) {
     const CachePtr cache = MakeCache(shape, [&](quash_kv_options* options) {
       options->k_bits = 3;
-      options->k_mean = mean;
+      options->k_mean = i % 2;
+      options->rotation = i < 2 ? QUASH_KV_HADAMARD : QUASH_KV_RHT;
     });
     const quash_kv_seq seq = MakeSeq(cache.get());
     const auto k = Random(640 * 256, 1, 128, 50), v = Random(640 * 256, 2);
@@ -240,10 +252,12 @@ TEST_CASE("a large common bias of keys does not cost precision") {
     const Read read = ReadAll(cache.get(), seq, shape);
     double error = 0;
     for (size_t i = 0; i < k.size(); ++i) error += std::pow(double{read.k[i]} - k[i], 2);
-    errors[mean] = error / static_cast<double>(k.size());
+    errors[i] = error / static_cast<double>(k.size());
   }
-  CHECK(errors[1] < 0.06);
-  CHECK(errors[0] > 20 * errors[1]);
+  for (const int i : {0, 2}) {
+    CHECK(errors[i + 1] < 0.06);
+    CHECK(errors[i] > 20 * errors[i + 1]);
+  }
 }
 
 TEST_CASE("attention costs no more than the rounding of keys and values") {

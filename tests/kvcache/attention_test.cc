@@ -87,6 +87,18 @@ TEST_CASE("dense rotation and outliers") {
   });
 }
 
+TEST_CASE("one round of Hadamard in fixed point") {
+  for (const float bits : {2.0f, 3.0f, 4.0f}) {
+    for (const int has_mean : {0, 1}) {
+      Compare({}, 300, {}, [&](quash_kv_options* options) {
+        options->rotation = QUASH_KV_RHT;
+        options->k_bits = options->v_bits = bits;
+        options->k_mean = options->v_mean = has_mean;
+      });
+    }
+  }
+}
+
 TEST_CASE("uncompressed tokens are exact") {
   const Shape shape;
   const uint32_t layer = 0;

@@ -4,7 +4,7 @@ import math
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 kv = pytest.importorskip(
@@ -124,7 +124,7 @@ class TestStore:
         bits=st.sampled_from([2, 3, 4]),
         halves=st.booleans(),
         k_quantizer=st.sampled_from(["tq_mse", "tq_prod"]),
-        rotation=st.sampled_from(["hadamard", "dense"]),
+        rotation=st.sampled_from(["hadamard", "dense", "rht"]),
         sink_pages=st.integers(0, 2),
         reserve=st.sampled_from([0, 1, 16, 70]),
         step=st.sampled_from([1, 37, 64, 200]),
@@ -137,6 +137,9 @@ class TestStore:
         """Bit for bit: appended in pieces, forked, truncated within the reserve,
         saved and restored half-way."""
         cut, _, n = lengths
+        if rotation == "rht":
+            assume(dim >= 64 and k_quantizer == "tq_mse")
+            halves = False
         value_bits = bits + 0.5 if halves and bits < 4 and dim % 32 == 0 else bits
 
         def store():

@@ -19,6 +19,7 @@ class QuashKVCacheConfig:
 
     reserve: newest tokens that stay as given. None: 16, or 80 below 3 bits, where
         keeping a page more of them is worth more than anything else (bench/kv).
+    rotation: as PackedStore has it. None: "rht" where it can be, otherwise "hadamard".
     uncompressed_layers: layers kept as given; negative ones count from the last.
     uncompressed_tokens: on a GPU, all tokens of a layer stay as given, with SDPA over them,
         while batch times positions is at most this; then all are packed, as usual. Not after
@@ -31,7 +32,7 @@ class QuashKVCacheConfig:
     value_bits: float = 4
     seed: int = 42
     k_quantizer: str = "tq_mse"
-    rotation: str = "hadamard"
+    rotation: str | None = None
     sink_pages: int = 1
     reserve: int | None = None
     k_mean: bool = True
@@ -55,6 +56,14 @@ class QuashKVCacheConfig:
         del options["uncompressed_tokens"]
         layers = [layer + num_layers if layer < 0 else layer for layer in self.uncompressed_layers]
         options["uncompressed_layers"] = layers
+        if self.rotation is None:
+            is_rht = (
+                head_dim in (64, 128)
+                and self.k_quantizer == "tq_mse"
+                and self.key_bits in (2, 3, 4)
+                and self.value_bits in (2, 3, 4)
+            )
+            options["rotation"] = "rht" if is_rht else "hadamard"
         if self.reserve is None:
             options["reserve"] = 16 if min(self.key_bits, self.value_bits) >= 3 else 80
         return PackedStore(num_layers, num_kv_heads, head_dim, dtype=dtype, **options)

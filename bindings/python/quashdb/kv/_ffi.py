@@ -28,7 +28,7 @@ WHOLE_LENGTH = (1 << 64) - 1  # `length` of quash_kv_seq_fork: all tokens
 
 # Enumerations by the names used in Python.
 QUANTIZERS = {"tq_mse": 0, "tq_prod": 1}
-ROTATIONS = {"hadamard": 0, "dense": 1}
+ROTATIONS = {"hadamard": 0, "dense": 1, "rht": 2}
 
 
 class Options(ctypes.Structure):

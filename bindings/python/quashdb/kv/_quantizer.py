@@ -38,7 +38,7 @@ class PackedQuantizer:
         for name, value, most in (("d", d, 65536), ("bits", bits, 8), ("seed", seed, 2**64 - 1)):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
                 raise InvalidError(f"{name} is {value!r}, expected an integer of 0 to {most}")
-        if rotation not in _ffi.ROTATIONS:
+        if rotation not in ("hadamard", "dense"):
             raise InvalidError(f"rotation is {rotation!r}, expected 'hadamard' or 'dense'")
         options = _ffi.QuantizerOptions()
         lib.quash_quantizer_options_init(ctypes.byref(options))
