@@ -38,7 +38,7 @@ class QuashKVCacheConfig:
     k_mean: bool = True
     v_mean: bool = True
     uncompressed_layers: Sequence[int] = ()
-    uncompressed_tokens: int | None = 0
+    uncompressed_tokens: int | None = None
     k_outliers: Sequence[int] | None = None
     v_outliers: Sequence[int] | None = None
     memory_budget: int = 0

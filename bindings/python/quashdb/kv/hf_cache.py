@@ -137,7 +137,7 @@ class QuashKVCache(Cache):
     On a GPU (sm_80 on, a library built with CUDA) the model is bfloat16 or float16, head_dim
     64, 128 or 256, rotations are not dense, padding is on the left, and crop() reaches open
     tokens only; the rest is UnsupportedError. Half bits and tq_prod are slower there. Few
-    tokens stay as given if `uncompressed_tokens` says so, and crop() reaches all of them.
+    tokens stay as given (`uncompressed_tokens`), and crop() reaches all of them.
 
     num_layers: of the model. head_dim: checked if given.
     config: QuashKVCacheConfig. device: None for the CPU, or a device of torch.
