@@ -161,13 +161,14 @@ Status Batch::Start(size_t pass, const float* queries, size_t nq) {
   return Rank(args[ranking], &parts_[ranking]->lease[slot]);
 }
 
-// Queries of a pass for the scan of a part, the first of which makes them ready.
+// Queries of a pass for the scan of a part; the first makes them ready for all.
 Status Batch::Stage(size_t pass, size_t part, const float* queries, size_t nq, GpuArgs* args) {
   using Place = cuda::Buffer::Place;
   Slot& slot = ThreadSlot(pass % kInFlight);
   const GpuView& view = *parts_[part]->view;
   const uint32_t sample_blocks = sample_.blocks[part];
   GpuPass& own = parts_[part]->lease[pass % kInFlight];
+  const GpuPass* staged = part == 0 ? nullptr : &parts_[0]->lease[pass % kInFlight];
   if (slot.queries.size() < nq) slot.queries.resize(nq);
   if (slot.sets.size() < nq) slot.sets.resize(nq);
   const bool is_cosine = snapshot_.spec->metric == QUASH_METRIC_COSINE;
@@ -175,11 +176,9 @@ Status Batch::Stage(size_t pass, size_t part, const float* queries, size_t nq, G
                            cuda::RankQuery* rank) -> const PreparedQuery& {
     PreparedQuery& query = slot.queries[q];
     CandidateSet& set = slot.sets[q];  // for its margins only
-    if (part == 0) {
-      query.Prepare(snapshot_, queries + q * snapshot_.spec->dim, widths_.planes,
-                    PreparedQuery::Against::kPlanes);
-      ResetSet(snapshot_, plan_, query, query.scanned(), widths_, plan_.k, &set);
-    }
+    query.Prepare(snapshot_, queries + q * snapshot_.spec->dim, widths_.planes,
+                  PreparedQuery::Against::kPlanes);
+    ResetSet(snapshot_, plan_, query, query.scanned(), widths_, plan_.k, &set);
     *scan = MakeScanQuery(snapshot_, stage_, query, set);
     SetRanks(sample_, widths_.capacity, plan_.k, scan);
     scan->key_limit = -kInfinity;
@@ -188,18 +187,15 @@ Status Batch::Stage(size_t pass, size_t part, const float* queries, size_t nq, G
     scan->width = static_cast<uint32_t>(widths_.capacity);
     scan->slack = set.slack();
     scan->is_cosine = is_cosine;
-    if (rank != nullptr) {
-      *rank = {.offset = query.offset(),
-               .margin = query.scanned().Margin(kRerankSigmas),
-               .margin2 = query.two_planes().Margin(kRerankSigmas),
-               .lut_step = query.lut().step,
-               .lut_bias = query.lut().bias,
-               .level_scale = query.levels().scale};
-    }
+    *rank = {.offset = query.offset(),
+             .margin = query.scanned().Margin(kRerankSigmas),
+             .margin2 = query.two_planes().Margin(kRerankSigmas),
+             .lut_step = query.lut().step,
+             .lut_bias = query.lut().bias,
+             .level_scale = query.levels().scale};
     return query;
   };
-  const bool ranks = part == RankingPart(pass);
-  if (ranks) {
+  if (part == RankingPart(pass)) {
     QUASH_RETURN_IF_GPU_ERROR("allocating",
                               own.survivors.Reserve(nq * widths_.capacity * 4 * sizeof(uint32_t)));
     QUASH_RETURN_IF_GPU_ERROR(
@@ -217,7 +213,8 @@ Status Batch::Stage(size_t pass, size_t part, const float* queries, size_t nq, G
                        .capacity = kCapacity,
                        .masked = masked_,
                        .has_final = true,
-                       .ranks = ranks,
+                       .ranks = true,
+                       .staged = staged,
                        .threads = std::clamp<size_t>(nq / kQueriesPerThread, 1, threads_)},
                       nq, prepare, sample_blocks, args);
 }

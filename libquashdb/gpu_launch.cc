@@ -120,31 +120,34 @@ Status StageQueries(const GpuLaunch& launch, size_t num_queries, const PrepareQu
   for (const auto& [buffer, size] : on_device) {
     QUASH_RETURN_IF_GPU_ERROR("allocating", buffer->Reserve(size));
   }
-  QUASH_RETURN_IF_GPU_ERROR("allocating pinned memory", pass.staged.Reserve(bytes, Place::kPinned));
-
-  auto* staged = pass.staged.as<uint8_t>();
-  auto* scan = reinterpret_cast<cuda::ScanQuery*>(staged + scan_at);
-  auto* rank = reinterpret_cast<cuda::RankQuery*>(staged + rank_at);
-  auto* weights = reinterpret_cast<uint32_t*>(staged + weights_at);
-  QUASH_RETURN_IF_ERROR(ParallelFor(nq, nq >= 4 ? launch.threads : 1, [&](size_t q) {
-    const PreparedQuery& query = prepare(q, scan + q, launch.ranks ? rank + q : nullptr);
-    if (codes) {
-      cuda::PackCodeValues(query.levels().values, static_cast<uint32_t>(q), nq, dim, weights);
-    } else {
-      cuda::PackScanWeights(query.lut().weights, static_cast<uint32_t>(q), nq, dim, weights);
-    }
-    reinterpret_cast<int32_t*>(staged + offsets_at)[q] = query.lut().offset;
-    if (has_tier) {
-      std::memcpy(staged + vectors_at + q * dim * sizeof(float), query.vector(),
-                  dim * sizeof(float));
-    } else {
-      std::memcpy(staged + values_at + q * padded * sizeof(int16_t), query.levels().values,
-                  padded * sizeof(int16_t));
-    }
-    return Status();
-  }));
+  if (launch.staged == nullptr) {
+    QUASH_RETURN_IF_GPU_ERROR("allocating pinned memory",
+                              pass.staged.Reserve(bytes, Place::kPinned));
+    auto* staged = pass.staged.as<uint8_t>();
+    auto* scan = reinterpret_cast<cuda::ScanQuery*>(staged + scan_at);
+    auto* rank = reinterpret_cast<cuda::RankQuery*>(staged + rank_at);
+    auto* weights = reinterpret_cast<uint32_t*>(staged + weights_at);
+    QUASH_RETURN_IF_ERROR(ParallelFor(nq, nq >= 4 ? launch.threads : 1, [&](size_t q) {
+      const PreparedQuery& query = prepare(q, scan + q, launch.ranks ? rank + q : nullptr);
+      if (codes) {
+        cuda::PackCodeValues(query.levels().values, static_cast<uint32_t>(q), nq, dim, weights);
+      } else {
+        cuda::PackScanWeights(query.lut().weights, static_cast<uint32_t>(q), nq, dim, weights);
+      }
+      reinterpret_cast<int32_t*>(staged + offsets_at)[q] = query.lut().offset;
+      if (has_tier) {
+        std::memcpy(staged + vectors_at + q * dim * sizeof(float), query.vector(),
+                    dim * sizeof(float));
+      } else {
+        std::memcpy(staged + values_at + q * padded * sizeof(int16_t), query.levels().values,
+                    padded * sizeof(int16_t));
+      }
+      return Status();
+    }));
+  }
+  const GpuPass& from = launch.staged != nullptr ? *launch.staged : pass;
   auto* input = pass.input.as<uint8_t>();
-  QUASH_RETURN_IF_GPU_ERROR("uploading", pass.stream.Upload(staged, bytes, input));
+  QUASH_RETURN_IF_GPU_ERROR("uploading", pass.stream.Upload(from.staged.as<void>(), bytes, input));
   QUASH_RETURN_IF_GPU_ERROR("clearing",
                             pass.stream.Zero(pass.counts.as<void>(), nq * sizeof(uint32_t)));
 

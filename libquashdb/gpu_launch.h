@@ -24,8 +24,10 @@ struct GpuLaunch {
   uint32_t capacity;  // of each query's list
   bool masked;        // by pass->masks, else by the view's live rows
   bool has_final;     // the device can give final scores
-  bool ranks;         // and orders results
-  size_t threads;     // for what the host does
+  bool ranks;         // what a ranking needs of the queries goes along
+  // Whose `staged` has the same queries already, for another device; null: none.
+  const GpuPass* staged;
+  size_t threads;  // for what the host does
 };
 
 struct GpuArgs {
@@ -62,7 +64,7 @@ using PrepareQuery = std::function<const PreparedQuery&(size_t q, cuda::ScanQuer
                                                         cuda::RankQuery* rank)>;
 
 // Reserves buffers, copies the queries over and fills in the arguments of the kernels.
-// Nothing is waited for; pass->staged is in use until the stream is done.
+// Nothing is waited for; what is staged is in use until the stream is done.
 Status StageQueries(const GpuLaunch& launch, size_t nq, const PrepareQuery& prepare,
                     uint32_t sample_blocks, GpuArgs* args);
 

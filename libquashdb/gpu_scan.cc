@@ -100,7 +100,8 @@ std::unique_ptr<GpuScan> GpuScan::Begin(const Snapshot& snapshot, const Matching
 }
 
 Status GpuScan::Stage(Part* part, std::span<const PreparedQuery> queries,
-                      std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks) {
+                      std::span<const cuda::ScanQuery> scan, const GpuPass* staged,
+                      uint32_t sample_blocks) {
   using Place = cuda::Buffer::Place;
   GpuPass& pass = part->pass;
   const size_t nq = queries.size(), list = nq * capacity_;
@@ -119,6 +120,7 @@ Status GpuScan::Stage(Part* part, std::span<const PreparedQuery> queries,
                                       .masked = has_filter_,
                                       .has_final = HasFinalScores(snapshot_, *part->view),
                                       .ranks = false,
+                                      .staged = staged,
                                       .threads = threads_},
                                      nq,
                                      [&](size_t q, cuda::ScanQuery* out, cuda::RankQuery*)
@@ -222,7 +224,8 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
   for (const auto& part : parts_) all.push_back({part->image, part->view});
   const bool together = joint_ != nullptr || parts_.size() == 1;
   GpuSample sample = SampleBlocks(all, matching_, capacity_);
-  cuda::SampleSet samples = {};
+  // One sample of all parts, or one of each.
+  std::vector<cuda::SampleSet> samples(together ? 1 : parts_.size());
   const auto stage = [&](size_t i) -> Status {
     Part* part = parts_[i].get();
     QUASH_RETURN_IF_GPU_ERROR("choosing the device", cuda::UseDevice(part->image->device()));
@@ -230,7 +233,8 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
     if (has_filter_) QUASH_RETURN_IF_ERROR(UploadMasks(matching_, *part->view, &part->pass));
     if (!together) sample = SampleBlocks(std::span(all).subspan(i, 1), matching_, capacity_);
     const uint32_t sample_blocks = sample.blocks[together ? i : 0];
-    for (size_t q = 0; q < queries.size(); ++q) {
+    const GpuPass* staged = together && i != 0 ? &parts_[0]->pass : nullptr;
+    for (size_t q = 0; staged == nullptr && q < queries.size(); ++q) {
       scan[q] = MakeScanQuery(snapshot_, stage_, queries[q], sets[q]);
       SetRanks(sample, widths.capacity, k, &scan[q]);
       scan[q].key_limit = sets[q].lower();
@@ -247,21 +251,19 @@ Status GpuScan::Scan(std::span<const PreparedQuery> queries, const Widths& width
         scan[q].is_cosine = snapshot_.spec->metric == QUASH_METRIC_COSINE;
       }
     }
-    return Stage(part, queries, scan, sample_blocks);
+    return Stage(part, queries, scan, staged, sample_blocks);
   };
   Status status;
   for (size_t i = 0; status.ok() && i < parts_.size(); ++i) {
     status = stage(i);
     const cuda::ScanArgs& args = parts_[i]->args.scan;
     if (!status.ok() || args.sample_blocks == 0) continue;
-    const size_t at = together ? i : 0;
-    samples.samples[at] = args.sample;
-    samples.blocks[at] = args.sample_blocks;
-    samples.count = static_cast<uint32_t>(at + 1);
-    if (!together) status = Launch(*parts_[i], samples);
+    cuda::SampleSet& set = samples[together ? 0 : i];
+    set.samples[set.count] = args.sample;
+    set.blocks[set.count++] = args.sample_blocks;
   }
   for (size_t i = 0; status.ok() && i < parts_.size(); ++i) {
-    if (together || samples.count == 0) status = Launch(*parts_[i], samples);
+    status = Launch(*parts_[i], samples[together ? 0 : i]);
   }
   if (status.ok()) status = LaunchFinish();
   if (const Status waited = Wait(); status.ok()) status = waited;
@@ -300,7 +302,10 @@ Status GpuScan::Repeat(std::span<const PreparedQuery> queries, size_t q, float k
     if (const char* error = cuda::UseDevice(part->image->device()); error != nullptr) {
       status = Error(QUASH_INTERNAL, "GPU: choosing the device failed: {}", error);
     }
-    if (status.ok()) status = Stage(part.get(), queries, scan, 0);
+    if (status.ok()) {
+      status = Stage(part.get(), queries, scan,
+                     part == parts_[0] ? nullptr : &parts_[0]->pass, 0);
+    }
     if (status.ok()) status = Launch(*part, {});
     if (!status.ok()) break;
   }

@@ -90,8 +90,10 @@ class GpuScan {
   }
   // Queries to a device, with what it needs of its own; then the scan, by limits of the
   // queries or of samples if there are any.
+  //   staged  as GpuLaunch::staged
   Status Stage(Part* part, std::span<const PreparedQuery> queries,
-               std::span<const cuda::ScanQuery> scan, uint32_t sample_blocks);
+               std::span<const cuda::ScanQuery> scan, const GpuPass* staged,
+               uint32_t sample_blocks);
   Status Launch(const Part& part, const cuda::SampleSet& samples);
   // What comes after the scans of all parts.
   Status LaunchFinish();
