@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "kernels/dispatch.h"
 #include "libquashdb/recall_curve.h"
@@ -18,7 +19,8 @@ constexpr size_t kFirstChunkBlocks = 1;  // every row survives until there is a 
 constexpr double kMostWidening = 16;
 // As kScanSigmas, against a k-th best that is nearly exact.
 constexpr float kProbeSigmas = 2.5f;
-constexpr size_t kCodesAhead = 6;  // whole codes on their way
+constexpr size_t kCodesAhead = 6;   // whole codes on their way
+constexpr size_t kPlacesAhead = 4;  // what tells where a row is
 // With a larger share of the rows in no list, an index in the making saves nothing.
 constexpr double kMostOutside = 0.25;
 
@@ -26,7 +28,14 @@ struct Scratch {
   alignas(kAlignment) uint16_t sums[kChunkBlocks * kBlockRows];
   alignas(kAlignment) uint32_t rows[kChunkBlocks * kBlockRows];
   alignas(kAlignment) float scores[kChunkBlocks * kBlockRows];
+  Survivor survivors[kChunkBlocks * kBlockRows];
 };
+
+// Not inlined: its address would be asked for in every loop that uses it.
+[[gnu::noinline]] Scratch& ThreadScratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
 
 void Prefetch(const uint8_t* data, size_t bytes) {
   for (size_t i = 0; i < bytes; i += kAlignment) __builtin_prefetch(data + i);
@@ -130,8 +139,8 @@ void Probe::PlaneThreshold(const PreparedQuery& query, const CandidateSet& set, 
 }
 
 // Not rows that were deleted or do not match, nor those of segments that are scanned too.
-Status Probe::FindRow(uint64_t slot, uint64_t* row, bool* found) const {
-  QUASH_RETURN_IF_ERROR(Locate(snapshot_, slot, row, found));
+Status Probe::FindRow(uint64_t slot, size_t segment, uint64_t* row, bool* found) const {
+  QUASH_RETURN_IF_ERROR(LocateIn(snapshot_, segment, slot, row, found));
   if (!*found) return Status();
   const uint32_t* mask =
       SegmentOf(*row) < indexed_segments_ ? matching_.mask(SegmentOf(*row)) : nullptr;
@@ -140,13 +149,14 @@ Status Probe::FindRow(uint64_t slot, uint64_t* row, bool* found) const {
 }
 
 // Plane 1 of a run of blocks; `take` has the rows that reach the threshold so far.
-//   mask  [blocks] rows that count; null: all
-//   take  (number of the row in the run, survivor by plane 1 without its row)
-template <typename Prepare, typename Take>
+//   mask    [blocks] rows that count; null: all
+//   take    (number of the row in the run, survivor by plane 1 without its row)
+//   settle  () before the threshold is looked at again
+template <typename Prepare, typename Take, typename Settle>
 Status Probe::ScanPlane(const PreparedQuery& query, const ConstCodeArrays& codes, size_t blocks,
                         const uint32_t* mask, const CandidateSet& set, size_t* chunk_blocks,
-                        const Prepare& prepare, const Take& take) const {
-  static thread_local Scratch scratch;
+                        const Prepare& prepare, const Take& take, const Settle& settle) const {
+  Scratch& scratch = ThreadScratch();
   const CodeLayout& layout = snapshot_.quantizer->layout();
   const ScanKernels& kernels = Kernels();
   const PlaneLut& lut = query.lut();
@@ -175,6 +185,7 @@ Status Probe::ScanPlane(const PreparedQuery& query, const ConstCodeArrays& codes
                                    .dot1 = dot,
                                    .row = 0}));
     }
+    QUASH_RETURN_IF_ERROR(settle());
   }
   return Status();
 }
@@ -210,6 +221,10 @@ Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
     Prefetch(rows.row_codes + at * code_bytes, code_bytes);
     __builtin_prefetch(rows.scale_full + at);
   };
+  // Finding a row takes as long as scoring it. Most rows are refused before, the more so
+  // as the best of a chunk raise the bar for its others.
+  Survivor* const survivors = ThreadScratch().survivors;  // .row: the number in the list
+  size_t kept = 0;
   const auto take = [&](size_t at, Survivor survivor) -> Status {
     if (at >= rows.rows) return Status();  // padding
     if (rows.row_codes != nullptr) {
@@ -218,14 +233,34 @@ Status Probe::ScanList(const PartitionList& list, const PreparedQuery& query,
     }
     survivor.estimate = survivor.unit * survivor.dot1;
     if (rows.codes.norm_sq != nullptr) survivor.estimate -= rows.codes.norm_sq[at];
-    // Most survivors end here, before their slot is looked up.
     if (set->Refuses(survivor)) return Status();
-    bool counted = false;
-    QUASH_RETURN_IF_ERROR(FindRow(rows.slots[at], &survivor.row, &counted));
-    if (counted) set->Push(survivor);
+    __builtin_prefetch(&rows.slots[at]);
+    survivor.row = at;
+    survivors[kept++] = survivor;
     return Status();
   };
-  return ScanPlane(query, rows.codes, blocks, nullptr, *set, chunk_blocks, prepare, take);
+  const auto settle = [&]() -> Status {
+    std::sort(survivors, survivors + kept, [](const Survivor& a, const Survivor& b) {
+      return a.estimate != b.estimate ? a.estimate > b.estimate : a.row < b.row;
+    });
+    const size_t n = std::exchange(kept, 0);
+    size_t segments[kPlacesAhead];
+    for (size_t i = 0; i < n + kPlacesAhead; ++i) {
+      size_t& segment = segments[i % kPlacesAhead];
+      if (i >= kPlacesAhead) {
+        Survivor& survivor = survivors[i - kPlacesAhead];
+        if (!set->Refuses(survivor)) {
+          bool counted = false;
+          QUASH_RETURN_IF_ERROR(
+              FindRow(rows.slots[survivor.row], segment, &survivor.row, &counted));
+          if (counted) set->Push(survivor);
+        }
+      }
+      if (i < n) segment = FetchPlace(snapshot_, rows.slots[survivors[i].row]);
+    }
+    return Status();
+  };
+  return ScanPlane(query, rows.codes, blocks, nullptr, *set, chunk_blocks, prepare, take, settle);
 }
 
 Status Probe::ScanOthers(const PreparedQuery& query, CandidateSet* set, Counts* counts) const {
@@ -255,7 +290,8 @@ Status Probe::ScanOthers(const PreparedQuery& query, CandidateSet* set, Counts* 
       return Status();
     };
     QUASH_RETURN_IF_ERROR(ScanPlane(query, codes.arrays, segment.num_blocks(), mask, *set,
-                                    &chunk_blocks, [](size_t) {}, take));
+                                    &chunk_blocks, [](size_t) {}, take,
+                                    [] { return Status(); }));
   }
   return Status();
 }

@@ -48,11 +48,11 @@ class Probe {
   // What a row's estimate by plane 1 has to reach, and what is added to its dot before.
   void PlaneThreshold(const PreparedQuery& query, const CandidateSet& set, float* threshold,
                       float* add) const;
-  Status FindRow(uint64_t slot, uint64_t* row, bool* found) const;
-  template <typename Prepare, typename Take>
+  Status FindRow(uint64_t slot, size_t segment, uint64_t* row, bool* found) const;
+  template <typename Prepare, typename Take, typename Settle>
   Status ScanPlane(const PreparedQuery& query, const ConstCodeArrays& codes, size_t blocks,
                    const uint32_t* mask, const CandidateSet& set, size_t* chunk_blocks,
-                   const Prepare& prepare, const Take& take) const;
+                   const Prepare& prepare, const Take& take, const Settle& settle) const;
   void ScoreCode(const PreparedQuery& query, const uint8_t* row_code, float scale,
                  Survivor* survivor) const;
   uint64_t PlaneBytes(size_t blocks) const;

@@ -7,21 +7,46 @@
 
 namespace quash {
 
-Status Locate(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* found) {
+namespace {
+
+// The last segment that begins at or before `slot`, or else the first. No branch depends on
+// the slots, which come in no order that a CPU could foresee.
+size_t SegmentBefore(const std::vector<uint64_t>& first_slots, uint64_t slot) {
+  size_t at = 0;
+  for (size_t left = first_slots.size(); left > 1;) {
+    const size_t half = left / 2;
+    at += first_slots[at + half] <= slot ? half : 0;
+    left -= half;
+  }
+  return at;
+}
+
+}  // namespace
+
+size_t FetchPlace(const Snapshot& snapshot, uint64_t slot) {
+  const size_t index = SegmentBefore(snapshot.first_slots, slot);
+  if (index < snapshot.segments.size()) snapshot.segments[index].segment->FetchPlaceOfSlot(slot);
+  return index;
+}
+
+Status LocateIn(const Snapshot& snapshot, size_t index, uint64_t slot, uint64_t* row,
+                bool* found) {
   *found = false;
-  const std::vector<uint64_t>& first_slots = snapshot.first_slots;
-  const auto after = std::upper_bound(first_slots.begin(), first_slots.end(), slot);
-  if (after == first_slots.begin()) return Status();
-  const size_t index = static_cast<size_t>(after - first_slots.begin()) - 1;
+  if (index >= snapshot.segments.size()) return Status();
   const Segment& segment = *snapshot.segments[index].segment;
-  if (slot > segment.last_slot()) return Status();
-  auto at = static_cast<uint32_t>(slot - segment.first_slot());
+  const uint64_t first = segment.first_slot(), last = segment.last_slot();
+  if (slot < first || slot > last) return Status();
+  auto at = static_cast<uint32_t>(slot - first);
   *found = true;
-  if (segment.last_slot() - segment.first_slot() + 1 != segment.rows()) {
+  if (last - first + 1 != segment.rows()) {
     QUASH_RETURN_IF_ERROR(segment.FindSlot(slot, &at, found));
   }
   *row = RowIndex(static_cast<uint32_t>(index), at);
   return Status();
+}
+
+Status Locate(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* found) {
+  return LocateIn(snapshot, SegmentBefore(snapshot.first_slots, slot), slot, row, found);
 }
 
 Status MatchingRows::Evaluate(const Snapshot& snapshot, const Filter* filter, size_t threads) {

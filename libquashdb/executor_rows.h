@@ -23,6 +23,11 @@ inline constexpr uint32_t RowOf(uint64_t row_index) { return static_cast<uint32_
 // The row with this slot, live or not; found false if no segment has it. Fast where
 // a segment lost no rows when it was written.
 Status Locate(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* found);
+// The same in two steps. The first tells the only segment that may have the row, and fetches
+// into the CPU's caches what the second will read.
+size_t FetchPlace(const Snapshot& snapshot, uint64_t slot);
+Status LocateIn(const Snapshot& snapshot, size_t segment, uint64_t slot, uint64_t* row,
+                bool* found);
 
 // Blocks [begin, end) of one segment.
 struct BlockRange {

@@ -71,6 +71,8 @@ class Segment {
   virtual Status Slots(std::span<const uint64_t>* slots, Pin* pin) const = 0;
   // The row with a slot of [first_slot, last_slot]; *found false if there is none.
   virtual Status FindSlot(uint64_t slot, uint32_t* row, bool* found) const;
+  // Fetches into the CPU's caches what FindSlot() will read.
+  virtual void FetchPlaceOfSlot(uint64_t) const {}
 
   // Metadata column of spec.fields[field]; nulls if the field is younger.
   virtual Status MetadataColumn(size_t field, std::shared_ptr<const Column>* column) const = 0;

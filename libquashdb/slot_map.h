@@ -37,6 +37,12 @@ class SlotMap {
     *row = word.before + static_cast<uint32_t>(std::popcount(smaller));
     return true;
   }
+  // Fetches into the CPU's caches what Find() will read.
+  void Fetch(uint64_t slot) const {
+    if (const uint64_t word = (slot - first_) / 64; word < words_.size()) {
+      __builtin_prefetch(&words_[word]);
+    }
+  }
   size_t memory_bytes() const { return sizeof(SlotMap) + words_.size() * sizeof(Word); }
 
  private:

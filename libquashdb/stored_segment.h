@@ -90,6 +90,10 @@ class StoredSegment final : public Segment {
   Status Ids(IdColumn* ids, Pin* pin) const override;
   Status Slots(std::span<const uint64_t>* slots, Pin* pin) const override;
   Status FindSlot(uint64_t slot, uint32_t* row, bool* found) const override;
+  void FetchPlaceOfSlot(uint64_t slot) const override {
+    const SlotMap* map = slot_map_.load(std::memory_order_acquire);
+    if (map != nullptr) map->Fetch(slot);
+  }
   Status MetadataColumn(size_t field, std::shared_ptr<const Column>* column) const override;
 
   // Reads and checks every part, past the cache. `verify` names the first

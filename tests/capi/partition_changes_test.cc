@@ -199,6 +199,80 @@ TEST_CASE("what was replaced leaves lists, segments and the disk once nothing is
   CHECK_OK(quash_verify(db.get(), nullptr));
 }
 
+template <typename Condition>
+bool Becomes(const Condition& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return true;
+}
+
+TEST_CASE("rows that were written anew are found as those of a fresh load, bit for bit") {
+  const TempDir dir;
+  Db db = Open(dir / "a.qdb");
+  Collection c = CreatePartitioned(db.get(), "c", {});
+  Stored stored;
+  Add(c.get(), 12000, 0, 1, &stored);
+  std::mt19937_64 random(9);
+  const auto random_ids = [&](size_t n) {
+    std::vector<int64_t> ids;
+    for (const auto& row : stored) ids.push_back(row.first);
+    std::shuffle(ids.begin(), ids.end(), random);
+    ids.resize(n);
+    return ids;
+  };
+  for (int64_t batch = 0; batch < 30; ++batch) {
+    DeleteIds(c.get(), random_ids(400), &stored);
+    Add(c.get(), 400, 20000 + 400 * batch, 100 + batch, &stored);
+    Rows moved = ClusteredRows(400, 0, 200 + batch);
+    moved.int_ids = random_ids(400);
+    REQUIRE_OK(quash_upsert(c.get(), moved.Get()));
+    Store(moved, &stored);
+  }
+  Collection fresh = CreatePartitioned(db.get(), "fresh", {});
+  for (auto row = stored.begin(); row != stored.end();) {
+    Rows rows = ClusteredRows(1000, 0, 7);
+    for (size_t i = 0; i < 1000; ++i, ++row) {
+      rows.int_ids[i] = row->first;
+      std::copy(row->second.begin(), row->second.end(), &rows.vectors[i * kPartitionDim]);
+    }
+    REQUIRE_OK(quash_add(fresh.get(), rows.Get(), nullptr));
+  }
+  const auto queries = ClusteredVectors(50, 77);
+  const auto check_equal = [&] {
+    REQUIRE(Stats(c.get()).lists > 0);
+    for (const bool exact : {false, true}) {
+      quash_search_options of_churned = SearchOptions(), of_fresh = SearchOptions();
+      of_churned.exact = of_fresh.exact = exact;
+      if (!exact) {  // all lists, as which rows they hold differs
+        of_churned.nprobe = static_cast<uint32_t>(Stats(c.get()).lists);
+        of_fresh.nprobe = static_cast<uint32_t>(Stats(fresh.get()).lists);
+      }
+      const Result a = Search(c.get(), queries, 10, &of_churned);
+      const Result b = Search(fresh.get(), queries, 10, &of_fresh);
+      for (size_t q = 0; q < 50; ++q) {
+        CHECK(IntIds(a.get(), q) == IntIds(b.get(), q));
+        CHECK(Scores(a.get(), q) == Scores(b.get(), q));
+      }
+    }
+  };
+  REQUIRE(Becomes([&] {
+    return Stats(fresh.get()).lists > 0 && Stats(c.get()).indexed_rows >= stored.size();
+  }));
+  check_equal();
+  REQUIRE_OK(quash_compact(db.get()));
+  check_equal();
+  c.reset();
+  fresh.reset();
+  db.reset();
+  db = Open(dir / "a.qdb", QUASH_OPEN_READONLY);
+  c = OpenCollection(db.get(), "c");
+  fresh = OpenCollection(db.get(), "fresh");
+  check_equal();
+}
+
 TEST_CASE("a progress callback runs on the calling thread, also while lists are made") {
   struct Calls {
     std::thread::id caller = std::this_thread::get_id();
