@@ -20,6 +20,9 @@ namespace {
 constexpr size_t kBatchBytes = 16 << 20;    // of list values, about
 constexpr size_t kLeastIndexedRows = 16384;  // in a step
 constexpr size_t kMostIndexedRows = 262144;
+// Rows of the tail are put into lists when nothing is written, if they are so many: a
+// search reads all that are in no list.
+constexpr size_t kLeastIndexedTail = 256;
 constexpr size_t kListsAtOnce = 16;          // split or dissolved in a step
 constexpr size_t kNeighbours = 4;            // lists whose rows a split may attract
 constexpr size_t kFewestLists = 16;
@@ -42,14 +45,14 @@ Status FindLive(const Snapshot& snapshot, uint64_t slot, uint64_t* row, bool* li
 
 }  // namespace
 
-uint64_t PartitionUpkeep::UnindexedRows() const {
-  uint64_t rows = 0;
+uint64_t PartitionUpkeep::UnindexedRows() {
+  uint64_t sealed = 0, tail = 0;
   for (const SegmentView& view : snapshot_->segments) {
-    if (!view.segment->is_tail() && view.segment->last_slot() >= index_->indexed_slots()) {
-      rows += view.live_rows;
-    }
+    if (view.segment->last_slot() < index_->indexed_slots()) continue;
+    (view.segment->is_tail() ? tail : sealed) += view.live_rows;
   }
-  return rows;
+  with_tail_ = finish_ && tail >= kLeastIndexedTail;
+  return sealed + (with_tail_ ? tail : 0);
 }
 
 uint64_t PartitionUpkeep::IndexedLiveRows() const {
@@ -147,7 +150,8 @@ Status PartitionUpkeep::IndexRows() {
   std::vector<ListRow> sources;
   for (uint32_t s = 0; s < snapshot_->segments.size() && rows.size() < most; ++s) {
     const SegmentView& view = snapshot_->segments[s];
-    if (view.segment->is_tail() || view.segment->last_slot() < index_->indexed_slots()) continue;
+    if (view.segment->is_tail() && !with_tail_) continue;
+    if (view.segment->last_slot() < index_->indexed_slots()) continue;
     SegmentCodes codes;
     std::span<const uint64_t> slots;
     Pin slots_pin;

@@ -65,7 +65,8 @@ class PartitionUpkeep {
   Status Sweep(bool* idle);
   Status MeasureCurve(bool* idle);
 
-  uint64_t UnindexedRows() const;  // in sealed segments
+  // In sealed segments and, if that is worth it, in the tail: then with_tail_ is set.
+  uint64_t UnindexedRows();
   uint64_t IndexedLiveRows() const;
 
   StoredCollection& collection_;
@@ -75,6 +76,7 @@ class PartitionUpkeep {
   SegmentContextRef context_;
   SnapshotRef snapshot_;
   const PartitionIndex* index_ = nullptr;  // of snapshot_
+  bool with_tail_ = false;                 // IndexRows() takes the tail's rows too
   std::shared_ptr<const PartitionIndex> applied_;
 };
 

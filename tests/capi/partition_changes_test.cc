@@ -209,6 +209,54 @@ bool Becomes(const Condition& condition) {
   return true;
 }
 
+TEST_CASE("the tail's rows are put into lists once nothing is written") {
+  const TempDir dir;
+  Db db = Open(dir / "a.qdb");
+  Collection c = CreatePartitioned(db.get(), "c", {});
+  Stored stored;
+  Add(c.get(), 5000, 0, 1, &stored);
+  REQUIRE_OK(quash_compact(db.get()));
+  REQUIRE(Stats(c.get()).tail_rows == 0);
+  Add(c.get(), 600, 10000, 2, &stored);
+  REQUIRE(Becomes([&] { return Stats(c.get()).indexed_rows == 5600; }));
+  CHECK(Stats(c.get()).tail_rows == 600);
+  const auto queries = ClusteredVectors(1, 77);
+  for (const nlohmann::json& stage : Explain(c.get(), queries.data()).at("stages")) {
+    CHECK(stage.at("name") != "plane scan");  // of rows in no list
+  }
+  CheckFound(c.get(), stored, 10000, 10600);
+  CheckSearches(c.get(), stored);
+
+  // The tail changes under the lists: rows go, are replaced, are joined by others.
+  std::vector<int64_t> gone;
+  for (int64_t id = 10000; id < 10600; id += 3) gone.push_back(id);
+  DeleteIds(c.get(), gone, &stored);
+  Rows moved = ClusteredRows(100, 10100, 3);
+  REQUIRE_OK(quash_upsert(c.get(), moved.Get()));
+  Store(moved, &stored);
+  for (int64_t i = 0; i < 20; ++i) Add(c.get(), 5, 11000 + 5 * i, 40 + i, &stored);
+  CheckFound(c.get(), stored, 10000, 12000);
+  CheckSearches(c.get(), stored);
+  CHECK_OK(quash_verify(db.get(), nullptr));
+
+  for (const auto mode : {QUASH_OPEN_READONLY, QUASH_OPEN_READWRITE}) {
+    c.reset();
+    db.reset();
+    db = Open(dir / "a.qdb", mode);
+    c = OpenCollection(db.get(), "c");
+    CheckFound(c.get(), stored, 10000, 12000);
+    CheckSearches(c.get(), stored);
+  }
+  // It is sealed with rows that are in no list.
+  Add(c.get(), 4000, 20000, 4, &stored);
+  CHECK(Stats(c.get()).tail_rows < 600);
+  CheckFound(c.get(), stored, 10000, 12000);
+  CheckSearches(c.get(), stored);
+  REQUIRE_OK(quash_compact(db.get()));
+  CheckSearches(c.get(), stored);
+  CHECK_OK(quash_verify(db.get(), nullptr));
+}
+
 TEST_CASE("rows that were written anew are found as those of a fresh load, bit for bit") {
   const TempDir dir;
   Db db = Open(dir / "a.qdb");
