@@ -29,6 +29,10 @@ std::string IdText(const Id& id) {
 constexpr size_t kDeadWhileWriting = 5;
 constexpr size_t kDeadWhenQuiet = 16;
 
+// In a collection without partition index, so many rows die before the upkeep thread is
+// called: it has nothing else to do for it than to give their space back.
+constexpr uint64_t kDeadUntilUpkeep = 1024;
+
 bool HasManyDead(const SegmentView& view, size_t one_in) {
   const size_t rows = view.segment->rows();
   return !view.segment->is_tail() && (rows - view.live_rows) * one_in > rows;
@@ -90,6 +94,7 @@ Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Pr
                          return std::get<int64_t>(id) >= next_int_id;
                        });
   bool replaces = false;
+  const uint64_t rows_before = state_.live_rows;
   if (!all_new) {
     std::vector<uint64_t> slots;
     QUASH_RETURN_IF_ERROR(FindSlots(ids, nullptr, &slots));
@@ -124,7 +129,7 @@ Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Pr
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   if (assigned != nullptr) *assigned = std::move(ids);
   if (replaces) RewriteDead();
-  if (WantsPartitions()) database_->WakeUpkeep();
+  CallUpkeep(rows_before + n - state_.live_rows);
   return Status();
 }
 
@@ -150,7 +155,7 @@ Status StoredCollection::Delete(std::span<const Id> ids, uint64_t* deleted) {
   QUASH_RETURN_IF_ERROR(draft.Finish());
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   RewriteDead();
-  if (WantsPartitions()) database_->WakeUpkeep();
+  CallUpkeep(count);
   return Status();
 }
 
@@ -180,7 +185,7 @@ Status StoredCollection::DeleteWhere(std::string_view text, const Progress& prog
   QUASH_RETURN_IF_ERROR(draft.Finish());
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   RewriteDead();
-  if (WantsPartitions()) database_->WakeUpkeep();
+  CallUpkeep(count);
   return Status();
 }
 
@@ -255,6 +260,14 @@ void StoredCollection::RewriteDead() {
       return;
     }
   }
+}
+
+// Under the writer lock, after a batch.
+void StoredCollection::CallUpkeep(uint64_t killed) {
+  dead_until_upkeep_ += killed;
+  if (!WantsPartitions() && dead_until_upkeep_ < kDeadUntilUpkeep) return;
+  dead_until_upkeep_ = 0;
+  database_->WakeUpkeep();
 }
 
 // With the neighbours that fit, so that shrinking segments do not pile up. Under the

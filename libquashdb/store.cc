@@ -335,6 +335,7 @@ Status Store::Write(rocksdb::WriteBatch* batch, bool sync) {
   QUASH_RETURN_IF_ERROR(WriteError());
   rocksdb::WriteOptions options;
   options.sync = sync && !in_memory_;
+  logged_bytes_ += batch->GetDataSize();
   const rocksdb::Status status = db_->Write(options, batch);
   if (!status.ok()) latch_->Set(status);
   return FromRocks(status, "writing");
@@ -352,8 +353,10 @@ Status Store::SyncWal() {
 
 Status Store::FlushAll() {
   QUASH_RETURN_IF_ERROR(WriteError());
+  const uint64_t logged = logged_bytes_;
   const rocksdb::Status status = db_->Flush(rocksdb::FlushOptions(), handles_);
   if (!status.ok()) latch_->Set(status);
+  if (status.ok()) logged_bytes_ -= logged;
   return FromRocks(status, "flushing");
 }
 

@@ -92,6 +92,9 @@ class Store : public std::enable_shared_from_this<Store> {
   uint64_t disk_bytes() const;
   uint64_t memory_bytes() const;
   uint64_t unflushed_bytes() const;  // that a flush will write to new files
+  // Written since FlushAll(), at most: what the logs hold. A log stays until all families
+  // with values in it are flushed.
+  uint64_t logged_bytes() const { return logged_bytes_.load(std::memory_order_relaxed); }
   // OK, or why writes are refused.
   Status WriteError() const;
 
@@ -123,6 +126,7 @@ class Store : public std::enable_shared_from_this<Store> {
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // by Family, then "default"
   uint64_t unreclaimable_[kNumFamilies] = {};          // deletions after Reclaim()
+  std::atomic<uint64_t> logged_bytes_{0};
 };
 
 // One state of the store, readable while held whatever is written afterwards.

@@ -105,6 +105,7 @@ class StoredCollection final : public Collection {
   Status CommitCatalogEntry(const CatalogEntry& entry);
   // Rewrites segments of which more than a fifth is dead.
   void RewriteDead();
+  void CallUpkeep(uint64_t killed);  // rows that the batch killed
   Status RewriteAround(size_t* segment);
   Status RewriteSegments(size_t begin, size_t end);
   Status CompactSegments(const Progress& progress);
@@ -127,6 +128,7 @@ class StoredCollection final : public Collection {
   mutable SnapshotRef handed_out_;             // with the view of the last commit
   std::shared_ptr<GpuGroup> gpu_;              // under the publish lock
   bool detached_ = false;
+  uint64_t dead_until_upkeep_ = 0;  // under the writer lock: killed since it was last called
 
   std::mutex upkeep_mutex_;           // taken before any other; for:
   std::set<uint64_t> unsplittable_;   // values of lists whose rows are all alike

@@ -1,4 +1,5 @@
 // The thread that keeps partition indexes and takes what is deleted off the disk.
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -13,6 +14,8 @@ constexpr std::chrono::seconds kQuietTime{2};
 constexpr double kMostDeadWhileWriting = 0.5;
 constexpr double kMostDeadWhenQuiet = 0.05;
 constexpr uint64_t kQuietWriteBuffers = 1u << 20;  // not flushed then
+// Logs are let grow to a quarter of what the files hold, and to so much in any case.
+constexpr uint64_t kLeastLog = 32u << 20;
 
 }  // namespace
 
@@ -69,7 +72,8 @@ void StoredDatabase::UpkeepLoop() {
 
 // Deleted values leave the disk in time, and soon once nothing is written.
 Status StoredDatabase::ReclaimSpace(bool finish) {
-  if (finish && store_->unflushed_bytes() > kQuietWriteBuffers) {
+  if ((finish && store_->unflushed_bytes() > kQuietWriteBuffers) ||
+      store_->logged_bytes() > std::max(kLeastLog, store_->disk_bytes() / 4)) {
     QUASH_RETURN_IF_ERROR(store_->FlushAll());
   }
   return store_->Reclaim(

@@ -321,6 +321,29 @@ TEST_CASE("rows that were written anew are found as those of a fresh load, bit f
   check_equal();
 }
 
+TEST_CASE("what was replaced leaves the disk also where there are no lists") {
+  const TempDir dir;
+  const std::string path = dir / "a.qdb";
+  Db db = Open(path);
+  Collection c = CreatePartitioned(db.get(), "c", {.partition_rows = UINT64_MAX});
+  Stored stored;
+  Add(c.get(), 6000, 0, 1, &stored);
+  REQUIRE_OK(quash_compact(db.get()));
+  const uint64_t most_bytes = DiskBytes(path) * 115 / 100 + (1 << 20);
+  for (int64_t batch = 0; batch < 60; ++batch) {
+    Rows rows = ClusteredRows(400, 93 * batch, 100 + batch);
+    REQUIRE_OK(quash_upsert(c.get(), rows.Get()));
+    Store(rows, &stored);
+  }
+  CHECK(Becomes([&] {
+    return DiskBytes(path) <= most_bytes && Stats(c.get()).dead_rows * 16 <= 6000;
+  }));
+  CHECK(Stats(c.get()).lists == 0);
+  CHECK(Stats(c.get()).rows == 6000);
+  CheckSearches(c.get(), stored);
+  CHECK_OK(quash_verify(db.get(), nullptr));
+}
+
 TEST_CASE("a progress callback runs on the calling thread, also while lists are made") {
   struct Calls {
     std::thread::id caller = std::this_thread::get_id();
