@@ -21,6 +21,24 @@ struct Latencies {
   double max_blocked = 0;
 };
 
+// How long all of the process stood still (stopped, or its group frozen): what a thread
+// that only sleeps was late by, beyond waiting for a core.
+class StandStill {
+ public:
+  StandStill();
+  ~StandStill();
+  StandStill(const StandStill&) = delete;
+  // Microseconds so far.
+  double Total() const { return total_us_; }
+
+ private:
+  void Run();
+
+  std::atomic<bool> stop_{false};
+  std::atomic<double> total_us_{0};
+  std::thread thread_;
+};
+
 class Reader {
  public:
   //   queries  [nq, dim]; asked in turn, k results, one thread
@@ -44,6 +62,7 @@ class Reader {
   std::vector<double> wall_us_;
   double max_blocked_us_ = 0;
   std::string error_;
+  StandStill stand_still_;
   std::thread thread_;
 };
 
