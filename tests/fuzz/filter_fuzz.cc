@@ -81,8 +81,8 @@ void Check(const Table& table, const std::string& text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const Table* int_table = new Table(QUASH_ID_INT64);
   static const Table* string_table = new Table(QUASH_ID_STRING);
-  const std::string text(reinterpret_cast<const char*>(data), size);
-  Check(*int_table, text);
-  Check(*string_table, text);
+  // One of the two, for speed: only conditions on ids differ.
+  const Table& table = size % 2 == 0 ? *int_table : *string_table;
+  Check(table, std::string(reinterpret_cast<const char*>(data), size));
   return 0;
 }

@@ -1,6 +1,6 @@
 #include "tests/fuzz/memory_file.h"
 
-#include <sys/mman.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -9,16 +9,25 @@
 
 namespace fs = std::filesystem;
 
+namespace {
+
+[[noreturn]] void Fail() {
+  std::perror("a file for the fuzzer");
+  std::exit(2);
+}
+
+}  // namespace
+
 MemoryFile::MemoryFile(const std::string& extension) {
-  file_ = memfd_create("fuzz", MFD_CLOEXEC);
-  std::string name = (fs::temp_directory_path() / "quash-fuzz-XXXXXX").string();
-  if (file_ < 0 || mkdtemp(name.data()) == nullptr) {
-    std::perror("a file in memory");
-    std::exit(2);
-  }
+  const fs::path memory = "/dev/shm";
+  const bool has_memory = access(memory.c_str(), W_OK) == 0;
+  std::string name =
+      ((has_memory ? memory : fs::temp_directory_path()) / "quash-fuzz-XXXXXX").string();
+  if (mkdtemp(name.data()) == nullptr) Fail();
   directory_ = name;
   path_ = directory_ + "/input" + extension;
-  fs::create_symlink("/proc/self/fd/" + std::to_string(file_), path_);
+  file_ = open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file_ < 0) Fail();
 }
 
 MemoryFile::~MemoryFile() {
@@ -28,8 +37,6 @@ MemoryFile::~MemoryFile() {
 }
 
 void MemoryFile::Set(const uint8_t* data, size_t size) {
-  if (ftruncate(file_, 0) != 0 || pwrite(file_, data, size, 0) != static_cast<ssize_t>(size)) {
-    std::perror("a file in memory");
-    std::exit(2);
-  }
+  const auto bytes = static_cast<ssize_t>(size);
+  if (pwrite(file_, data, size, 0) != bytes || ftruncate(file_, bytes) != 0) Fail();
 }
