@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 
 #include "tests/capi/support.h"
 #include "tests/fault/failing_alloc.h"
@@ -144,10 +145,17 @@ void PrepareQuery(World& world) {
   quash_search_options_init(&options);
   options.filter = "bucket > 2";
   Must(quash_query_prepare(world.numbers(), &options, &Query()), "preparing");
+}
+
+void PrepareAndRunQuery(World& world) {
+  PrepareQuery(world);
   quash_result* result = nullptr;
   Must(quash_query_run(Query(), inputs().queries.data(), 2, 5, &result), "running");
   quash_result_free(result);
 }
+
+// Where a call that is refused may have done some of what changes no row.
+void ResetWorld(World& world) { world.Reset(); }
 
 constexpr uint32_t kAll = QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS | QUASH_INCLUDE_VECTORS;
 
@@ -165,11 +173,7 @@ World::World(const std::string& directory) : directory_(directory) {
   Reset();
 }
 
-World::~World() {
-  quash_query_free(Query());
-  quash_iterator_free(Iterator());
-  Close();
-}
+World::~World() { Close(); }
 
 void World::Open() {
   quash_open_options options;
@@ -182,6 +186,10 @@ void World::Open() {
 }
 
 void World::Close() {
+  quash_query_free(Query());
+  quash_iterator_free(Iterator());
+  Query() = nullptr;
+  Iterator() = nullptr;
   quash_collection_free(numbers_);
   quash_collection_free(names_);
   numbers_ = names_ = nullptr;
@@ -193,6 +201,11 @@ void World::Reset() {
   Close();
   fs::remove_all(path("a.qdb"));
   fs::copy(path("original"), path("a.qdb"), fs::copy_options::recursive);
+  Open();
+}
+
+void World::Reopen() {
+  Close();
   Open();
 }
 
@@ -233,7 +246,7 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
        [](World&) { return OpenAndClose(Path(), QUASH_OPEN_FOLLOWER); }},
       {"open_memory", [](World&) { Path() = ":memory:"; },
        [](World&) { return OpenAndClose(Path(), QUASH_OPEN_CREATE); }},
-      {"checkpoint", nullptr, [](World& world) { return quash_checkpoint(world.db()); }},
+      {"checkpoint", ResetWorld, [](World& world) { return quash_checkpoint(world.db()); }},
       {"refresh", nullptr, [](World& world) { return quash_refresh(world.db()); }},
       {"backup",
        [](World& world) {
@@ -339,7 +352,7 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
          uint64_t deleted = 0;
          return quash_delete_where(world.numbers(), "lang = 'en' OR bucket IN (1, 2, 3)", &deleted);
        }},
-      {"compact", nullptr, [](World& world) { return quash_compact(world.db()); }},
+      {"compact", ResetWorld, [](World& world) { return quash_compact(world.db()); }},
       {"search", nullptr, [](World& world) { return Search(world.numbers(), false, nullptr, 0); }},
       {"search_exact", nullptr,
        [](World& world) { return Search(world.numbers(), true, nullptr, kAll); }},
@@ -375,7 +388,7 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
          quash_result* result = nullptr;
          return Free(quash_query_run(Query(), inputs().queries.data(), 3, 7, &result), result);
        }},
-      {"query_explain", PrepareQuery,
+      {"query_explain", PrepareAndRunQuery,
        [](World&) {
          char* text = nullptr;
          return Text(quash_query_explain(Query(), &text), text);
@@ -427,8 +440,30 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
   return calls;
 }
 
-int FailAllocations(const std::string& name, const std::string& directory, bool from_there,
-                    uint64_t limit) {
+namespace {
+
+// Which of them fail, in turn.
+std::vector<uint64_t> Chosen(const std::vector<failing_alloc::Allocation>& own,
+                             const AllocationRun& run) {
+  std::vector<uint64_t> numbers;
+  std::map<uint64_t, uint64_t> of_stack;
+  for (const auto& [number, stack] : own) {
+    if (run.per_stack == 0 || of_stack[stack]++ < run.per_stack) numbers.push_back(number);
+  }
+  // What is allocated depends a little on what went before: beyond the last too,
+  // until nothing fails.
+  const uint64_t last = own.empty() ? 0 : own.back().number;
+  for (uint64_t beyond = 1; beyond <= 5; ++beyond) numbers.push_back(last + beyond);
+  const size_t step = run.limit == 0 ? 1 : std::max<size_t>(1, numbers.size() / run.limit);
+  std::vector<uint64_t> chosen;
+  for (size_t i = 0; i < numbers.size(); i += step) chosen.push_back(numbers[i]);
+  return chosen;
+}
+
+}  // namespace
+
+int FailAllocations(const std::string& name, const std::string& directory,
+                    const AllocationRun& run) {
   const AllocatingCall* call = nullptr;
   for (const AllocatingCall& known : AllocatingCalls()) {
     if (name == known.name) call = &known;
@@ -438,29 +473,25 @@ int FailAllocations(const std::string& name, const std::string& directory, bool 
   inputs();
   const std::string before = world.Dump();
   const auto attempt = [&](uint64_t number) {
+    if (run.cold) world.Reopen();
     if (call->prepare) call->prepare(world);
-    failing_alloc::Start(number, from_there);
+    failing_alloc::Start(number, run.from_there);
     const quash_status status = call->call(world);
     failing_alloc::Stop();
     return status;
   };
-  // Caches are warm in the counted run, as in the ones that follow.
+  // The counted run finds caches as the ones that follow do.
   Must(attempt(0), "unhindered");
   world.Reset();
+  if (!run.cold) (void)world.Dump();
   Must(attempt(0), "unhindered");
-  std::vector<uint64_t> numbers = failing_alloc::OwnAllocations();
+  const std::vector<failing_alloc::Allocation> own = failing_alloc::OwnAllocations();
   const std::string after = world.Dump();
   world.Reset();
+  if (!run.cold) (void)world.Dump();
 
-  // What is allocated depends a little on what went before: beyond the last too,
-  // until nothing fails.
-  const uint64_t allocations = numbers.size();
-  const uint64_t last = numbers.empty() ? 0 : numbers.back();
-  for (uint64_t beyond = 1; beyond <= 5; ++beyond) numbers.push_back(last + beyond);
-  const size_t step = limit == 0 ? 1 : std::max<size_t>(1, numbers.size() / limit);
   uint64_t failures = 0, refused = 0, completed = 0;
-  for (size_t i = 0; i < numbers.size(); i += step) {
-    const uint64_t number = numbers[i];
+  for (const uint64_t number : Chosen(own, run)) {
     Say(fmt::format("N {}", number));
     const quash_status status = attempt(number);
     failures += failing_alloc::Failed() > 0;
@@ -490,7 +521,7 @@ int FailAllocations(const std::string& name, const std::string& directory, bool 
   if (const quash_status status = quash_verify(world.db(), nullptr); status != QUASH_OK) {
     Say(fmt::format("X verify afterwards: {} {}", quash_status_name(status), quash_errmsg()));
   }
-  Say(fmt::format("T {} {} {} {}", allocations, failures, refused, completed));
+  Say(fmt::format("T {} {} {} {}", own.size(), failures, refused, completed));
   return 0;
 }
 

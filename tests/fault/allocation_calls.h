@@ -19,6 +19,7 @@ class World {
   World& operator=(const World&) = delete;
 
   void Reset();  // to what it was at first
+  void Reopen();
   std::string Dump() const;
 
   quash_db* db() const { return db_; }
@@ -50,9 +51,13 @@ const std::vector<AllocatingCall>& AllocatingCalls();
 //   N number                   before the allocation fails
 //   X text                     when a promise is broken
 //   T allocations failures refused completed   at the end
-//   from_there  all from one on fail instead of one alone
-//   limit       tries that many allocations, spread over all; 0: all
-int FailAllocations(const std::string& name, const std::string& directory, bool from_there,
-                    uint64_t limit);
+struct AllocationRun {
+  bool from_there = false;  // all from one on fail instead of one alone
+  bool cold = false;        // opened again before each attempt: no cache has anything
+  uint64_t limit = 0;       // tries that many allocations, spread over all; 0: all
+  uint64_t per_stack = 0;   // of those that the same chain of calls makes; 0: all
+};
+int FailAllocations(const std::string& name, const std::string& directory,
+                    const AllocationRun& run);
 
 }  // namespace fault_test

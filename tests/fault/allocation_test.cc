@@ -1,8 +1,11 @@
-// Every allocation of every C entry fails, once or from one on: the call gives
-// QUASH_NOMEM and has changed nothing, or has done all of its work.
+// Every allocation of every C entry fails, once or from one on, with caches that are
+// empty or full: the call gives QUASH_NOMEM and has changed nothing, or has done all of its work.
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "tests/capi/support.h"
 #include "tests/fault/allocation_calls.h"
@@ -16,18 +19,29 @@ using capi_test::TempDir;
 
 TEST_SUITE_BEGIN("allocation");
 
+struct How {
+  bool from_there, cold;
+};
+
 TEST_CASE("a failed allocation refuses the call and harms nothing") {
   uint64_t total = 0, failed = 0, refused = 0, completed = 0;
+  std::vector<How> ways = {{false, true}, {true, false}};
+  if (options().allocations == 0) {
+    ways = {{false, true}, {true, true}, {false, false}, {true, false}};
+  }
   for (const AllocatingCall& call : AllocatingCalls()) {
-    for (const bool from_there : {false, true}) {
+    for (const How how : ways) {
       if (!HasTime()) continue;
       CAPTURE(std::string(call.name));
-      CAPTURE(from_there);
+      CAPTURE(how.from_there);
+      CAPTURE(how.cold);
       const TempDir dir;
       const std::string directory = dir / "";
-      Child child({"allocation", call.name, directory, from_there ? "on" : "once",
-                   std::to_string(options().allocations)});
+      Child child({"allocation", call.name, directory, how.from_there ? "on" : "once",
+                   how.cold ? "cold" : "warm", std::to_string(options().allocations),
+                   std::to_string(options().per_stack)});
       uint64_t number = 0, allocations = 0;
+      const uint64_t failed_before = failed;
       int problems = 0;
       for (std::string line = child.ReadLine(); !line.empty(); line = child.ReadLine()) {
         std::istringstream text(line.substr(1));
@@ -47,6 +61,11 @@ TEST_CASE("a failed allocation refuses the call and harms nothing") {
       const int exit_code = child.Wait();
       CHECK_MESSAGE(exit_code == 0, "the process ended with ", exit_code);
       CHECK(problems == 0);
+      if (options().allocations == 0) {
+        std::printf("%s, %s, %s: %d of %d allocations failed\n", call.name,
+                    how.from_there ? "from one on" : "once", how.cold ? "cold" : "warm",
+                    static_cast<int>(failed - failed_before), static_cast<int>(allocations));
+      }
     }
   }
   CHECK(refused > 100);

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <iterator>
 #include <new>
+#include <optional>
 
 namespace failing_alloc {
 namespace {
@@ -41,17 +42,21 @@ uint64_t first_failing = 0;
 bool fails_from_there = false;
 uint64_t allocations = 0;
 uint64_t failures = 0;
-uint64_t own[1 << 20];  // no vector, which would allocate
+Allocation own[1 << 20];  // no vector, which would allocate
 size_t num_own = 0;
 
-bool IsForRocksDb() {
+// Its place in the program, or none if it is RocksDB's.
+std::optional<uint64_t> OwnStack() {
   static const Range rocksdb = FindRocksDb();
   void* frames[100];
   const int n = backtrace(frames, static_cast<int>(std::size(frames)));
-  return std::any_of(frames, frames + n, [](void* frame) {
-    const auto address = reinterpret_cast<uintptr_t>(frame);
-    return address >= rocksdb.begin && address < rocksdb.end;
-  });
+  uint64_t stack = 14695981039346656037u;  // FNV-1a, by frames
+  for (int i = 0; i < n; ++i) {
+    const auto address = reinterpret_cast<uintptr_t>(frames[i]);
+    if (address >= rocksdb.begin && address < rocksdb.end) return std::nullopt;
+    stack = (stack ^ address) * 1099511628211u;
+  }
+  return stack;
 }
 
 bool Fails() {
@@ -60,14 +65,14 @@ bool Fails() {
   if (first_failing > 0 && number < first_failing) return false;
   if (first_failing > 0 && number > first_failing && !fails_from_there) return false;
   armed = false;  // backtrace() may allocate when it is first called
-  const bool fails = !IsForRocksDb();
+  const std::optional<uint64_t> stack = OwnStack();
   armed = true;
   if (first_failing == 0) {
-    if (fails && num_own < std::size(own)) own[num_own++] = number;
+    if (stack && num_own < std::size(own)) own[num_own++] = {number, *stack};
     return false;
   }
-  failures += fails;
-  return fails;
+  failures += stack.has_value();
+  return stack.has_value();
 }
 
 void* Allocate(size_t size, size_t alignment) {
@@ -98,7 +103,7 @@ void Stop() { armed = false; }
 
 uint64_t Allocations() { return allocations; }
 uint64_t Failed() { return failures; }
-std::vector<uint64_t> OwnAllocations() { return {own, own + num_own}; }
+std::vector<Allocation> OwnAllocations() { return {own, own + num_own}; }
 
 }  // namespace failing_alloc
 

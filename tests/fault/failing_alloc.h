@@ -18,8 +18,13 @@ void Start(uint64_t first, bool from_there);
 void Stop();
 
 uint64_t Allocations();  // since Start()
-// The numbers of those that are not RocksDB's, since Start(0).
-std::vector<uint64_t> OwnAllocations();
+
+struct Allocation {
+  uint64_t number;  // as for Start()
+  uint64_t stack;   // the same for all that are made by the same chain of calls
+};
+// Those that are not RocksDB's, since Start(0).
+std::vector<Allocation> OwnAllocations();
 uint64_t Failed();  // since Start()
 
 }  // namespace failing_alloc

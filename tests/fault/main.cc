@@ -1,5 +1,5 @@
 // Runs the fault tests. --cycles, --images, --flips, --records, --io-failures,
-// --allocations and --disks N make them longer than in ctest (options.h), --seed S
+// --allocations, --per-stack and --disks N make them longer than in ctest (options.h), --seed S
 // repeats a run, --seconds N ends it early and well, with the counts it has reached,
 // as SIGUSR1 does.
 // Databases are made in memory (/dev/shm) unless TMPDIR says where: a killed process
@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
     if (name == "--flips") options.flips = static_cast<int>(value);
     if (name == "--io-failures") options.io_failures = static_cast<int>(value);
     if (name == "--allocations") options.allocations = value;
+    if (name == "--per-stack") options.per_stack = value;
     if (name == "--records") options.records = static_cast<int>(value);
     if (name == "--disks") options.disks = static_cast<int>(value);
     if (name == "--seed") options.seed = value;

@@ -11,6 +11,7 @@ struct Options {
   int flips = 80;             // files with flipped bits, cuts, noise
   int io_failures = 30;       // places tried per kind of file call; 0: all, in every way
   uint64_t allocations = 12;  // tried per call, spread over all it makes; 0: all
+  uint64_t per_stack = 0;     // of those that one chain of calls makes; 0: all
   int records = 120;          // stored values changed
   int disks = 1;              // filled
   uint64_t seed = 1;

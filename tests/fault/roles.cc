@@ -6,7 +6,7 @@
 //   failing-io PATH SEED FIRST LAST KIND FILES ERROR CALL once|on   opens, writes the batches
 //       FIRST to LAST, reads and closes while file calls of a kind fail from the
 //       CALL-th on (failing_io.h); FIRST 0: creates the database first
-//   allocation CALL DIRECTORY once|on LIMIT    allocation_calls.h
+//   allocation CALL DIRECTORY once|on cold|warm LIMIT PER_STACK    allocation_calls.h
 //   probe DUMP                                for each line of input, a path: opens
 //       the database, reads everything, compares with the text in the file DUMP,
 //       and prints what came of it
@@ -220,9 +220,12 @@ std::optional<int> RunChildRole(int argc, char** argv) {
   if (role == "limited-write" && argc == 7) return Write(argv, /*limited=*/true);
   if (role == "failing-io" && argc == 12) return WriteUnderFailingIo(argv);
   if (role == "probe" && argc == 4) return ProbeAll(argv[3]);
-  if (role == "allocation" && argc == 7) {
-    return fault_test::FailAllocations(argv[3], argv[4], std::string(argv[5]) == "on",
-                                       std::stoull(argv[6]));
+  if (role == "allocation" && argc == 9) {
+    return fault_test::FailAllocations(argv[3], argv[4],
+                                       {.from_there = std::string(argv[5]) == "on",
+                                        .cold = std::string(argv[6]) == "cold",
+                                        .limit = std::stoull(argv[7]),
+                                        .per_stack = std::stoull(argv[8])});
   }
   return 2;
 }
