@@ -5,14 +5,17 @@ threads, churn, each at its count of the tier.
     python3 tests/reliability.py ci                 under 10 minutes on two idle cores
     python3 tests/reliability.py release            about twelve hours, in the background
     python3 tests/reliability.py release --only crash,oom --factor 0.1
+    python3 tests/reliability.py release --continue --seconds 1800
     python3 tests/reliability.py ci --list
 
-Builds build/ and, for fuzzers and thread checks, build-fuzz/ and build-tsan/ first,
-unless --no-build; without clang-14 what needs it is skipped. Every item is a command
-of its own, which is printed before it runs and repeats it; the log of item NAME is
-OUT/NAME.log, and a failure's log names its seed. Results: OUT/results.md and
-OUT/results.json, written after each item. The exit status is 1 if one failed.
-README.md here says what each item proves.
+Builds build/ and, for fuzzers and thread checks, build-fuzz/, build-fuzz-fast/ and
+build-tsan/ first, unless --no-build; without clang-14 what needs it is skipped. Every
+item is a command of its own, which is printed before it runs and repeats it; the log of
+item NAME is OUT/NAME.log, and a failure's log names its seed. Results: OUT/runs.jsonl
+has a line for each run with the state of the sources it was made on, OUT/results.md the
+sums. Runs of other days are added up; seeds go on after theirs, and --continue asks for
+what is still missing of each count. The exit status is 1 if one failed. README.md here
+says what each item proves.
 """
 
 import argparse
@@ -29,7 +32,15 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PARSERS = ("statement", "filter", "npy", "fvecs", "jsonl")
+# Executions in the release tier without and with AddressSanitizer, longest input, memory
+# in MiB, seconds for an input.
+FUZZERS = (
+    *((name, 100_000_000, 10_000_000, 4096, 256, 1)
+      for name in ("statement", "filter", "npy", "fvecs", "jsonl")),
+    ("record", 10_000_000, 1_000_000, 4096, 256, 1),
+    ("api", 10_000_000, 1_000_000, 512, 1024, 10),
+    ("kv", 10_000_000, 1_000_000, 512, 1024, 10),
+)  # fmt: skip
 SKIPPED = 77  # the exit status of a test that this machine cannot run
 FUZZ_SECONDS = 60  # of each fuzzer in the CI tier
 
@@ -47,13 +58,13 @@ class Item:
         self.command, self.done, self.env, self.build = command, done, env or {}, build
 
 
-def fault(suite, option=None):
+def fault(suite, option=None, *more):
     def command(count, options):
         words = [f"{options.build}/tests/fault/fault_test", f"--test-suite={suite}",
                  "--seed", options.seed]  # fmt: skip
         if options.seconds:
             words += ["--seconds", options.seconds]
-        return words + ([option, count] if option else [])
+        return words + ([option, count] if option else []) + list(more)
 
     return command
 
@@ -66,17 +77,19 @@ def script(file, option, *paths):
     return command
 
 
-def fuzzer(name, max_len, rss, timeout):
-    """With counts, that many executions; in the CI tier for FUZZ_SECONDS."""
+def fuzzer(name, build, max_len, rss, timeout):
+    """With counts, that many executions; in the CI tier for FUZZ_SECONDS.
+
+    What one build finds is in the corpus of the other."""
 
     def command(count, options):
-        folder = ROOT / "build-fuzz/tests/fuzz"
+        folder = ROOT / build / "tests/fuzz"
         new = ROOT / "build-fuzz/new" / name
         new.mkdir(parents=True, exist_ok=True)
         words = [
             folder / f"{name}_fuzz", f"-runs={count}", f"-seed={options.seed}",
             f"-max_len={max_len}", f"-rss_limit_mb={rss}", f"-timeout={timeout}", "-entropic=0",
-            "-print_final_stats=1", f"-artifact_prefix={new.parent}/{name}-", new,
+            "-reload=0", "-print_final_stats=1", f"-artifact_prefix={new.parent}/{name}-", new,
         ]  # fmt: skip
         if options.seconds or options.tier == "ci":
             words.insert(2, f"-max_total_time={options.seconds or FUZZ_SECONDS}")
@@ -107,7 +120,7 @@ def churn(count, options):
 
 
 def kv_random(count, options):
-    return [f"{options.build}/tests/fuzz/kv_random", count, options.seed]
+    return [f"{options.build}/tests/fuzz/kv_random", count, options.seed, options.seconds or 0]
 
 
 TSAN = {
@@ -127,6 +140,8 @@ ITEMS = [
     # Places per call; 0: every one.
     Item("oom", "failing allocations", 12, 0, fault("allocation", "--allocations"),
          r"calls, (\d+) failed"),
+    Item("oom.chains", "failing allocations, two of each chain of calls", None, 2,
+         fault("allocation", "--per-stack", "--allocations", 0), r"calls, (\d+) failed"),
     Item("damage", "damaged files", 500, 50_000, fault("damage", "--flips"),
          r"(\d+) files damaged"),
     Item("records", "values changed", 200, 10_000, fault("records", "--records"), r"(\d+) values"),
@@ -134,14 +149,13 @@ ITEMS = [
          r"(\d+) files"),
     Item("full_disk", "disks filled", 3, 200, fault("full_disk", "--disks"), r"(\d+) disks"),
     Item("writes", "sizes beyond limits, in one run", 1, 1, fault("failing_writes")),
-    *(Item(f"fuzz.{name}", "executions", -1, 100_000_000, fuzzer(name, 4096, 256, 1), EXECUTIONS,
-           build="build-fuzz") for name in PARSERS),
-    Item("fuzz.record", "executions", -1, 10_000_000, fuzzer("record", 4096, 256, 1), EXECUTIONS,
-         build="build-fuzz"),
-    Item("fuzz.api", "executions", -1, 10_000_000, fuzzer("api", 512, 1024, 10), EXECUTIONS,
-         build="build-fuzz"),
-    Item("fuzz.kv", "executions", -1, 10_000_000, fuzzer("kv", 512, 1024, 10), EXECUTIONS,
-         build="build-fuzz"),
+    # Short inputs without AddressSanitizer, many; then with it, what these found and others.
+    *(Item(f"fuzz.{name}.fast", "executions without AddressSanitizer", None, count,
+           fuzzer(name, "build-fuzz-fast", 256, rss, timeout), EXECUTIONS, build="build-fuzz-fast")
+      for name, count, _, _, rss, timeout in FUZZERS),
+    *(Item(f"fuzz.{name}", "executions with AddressSanitizer", -1, count,
+           fuzzer(name, "build-fuzz", max_len, rss, timeout), EXECUTIONS, build="build-fuzz")
+      for name, _, count, max_len, rss, timeout in FUZZERS),
     Item("random.kv", "executions, without sanitizers", 20_000, 10_000_000, kv_random,
          r"(\d+) rounds"),
     Item("stateful", "sequences of 50 steps", 200, 10_000, pytest("test_stateful.py")),
@@ -158,7 +172,8 @@ ITEMS = [
 
 
 def build(names):
-    presets = {"build": "release", "build-fuzz": "fuzz", "build-tsan": "tsan"}
+    presets = {"build": "release", "build-fuzz": "fuzz", "build-fuzz-fast": "fuzz-fast",
+               "build-tsan": "tsan"}  # fmt: skip
     for name in sorted(names):
         for words in (["cmake", "--preset"], ["cmake", "--build", "--preset"]):
             subprocess.run([*words, presets[name]], cwd=ROOT, check=True)
@@ -175,7 +190,7 @@ def environment(item, count, options):
     # Threads that wait do not spin: other tests want the cores.
     env = dict(os.environ, OMP_WAIT_POLICY="passive", PYTHONDONTWRITEBYTECODE="1",
                **memory_folder(), **item.env)  # fmt: skip
-    if item.name.startswith("fuzz."):
+    if item.build == "build-fuzz":
         # Where memory was allocated is of interest once something is found; then the
         # input is run again.
         env.setdefault("ASAN_OPTIONS", "malloc_context_size=0:quarantine_size_mb=16")
@@ -185,11 +200,29 @@ def environment(item, count, options):
     return env
 
 
-def run(item, options):
-    """Runs one item and gives its row of the table."""
+def state():
+    """Of the sources: the commit, with a mark if files differ from it."""
+    words = ["git", "describe", "--always", "--dirty=+changes", "--exclude=*"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def earlier_runs(options):
+    file = options.out / "runs.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def run(item, options, earlier):
+    """Runs one item and gives its row, or None if nothing is missing of its count."""
     whole = item.counts[options.tier]
+    before = sum(row["reached"] or 0 for row in earlier if row["name"] == item.name)
     count = whole if whole <= 1 and options.factor >= 1 else max(
         1, round((whole if whole > 0 else 1000) * options.factor))  # fmt: skip
+    if options.go_on and whole > 1:
+        if before >= whole:
+            return None
+        count = min(count, whole - before)
+    options = argparse.Namespace(**{**vars(options), "seed": options.seed + before})
     words = [str(word) for word in item.command(count, options)]
     print("+", shlex.join(words), flush=True)
     log = options.out / f"{item.name}.log"
@@ -204,7 +237,7 @@ def run(item, options):
     row = {
         "name": item.name, "unit": item.unit, "asked": whole, "count": count,
         "reached": sum(reached) if reached else count if code == 0 else None,
-        "seconds": round(time.monotonic() - begin, 1), "outcome": outcome,
+        "seconds": round(time.monotonic() - begin, 1), "outcome": outcome, "state": state(),
         "command": shlex.join(words),
     }  # fmt: skip
     print(f"  {item.name}: {outcome} after {row['seconds']} s; {log}", flush=True)
@@ -214,12 +247,19 @@ def run(item, options):
 
 
 def write(rows, out):
-    (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-    lines = ["| item | what | reached | seconds | outcome |", "|---|---|---|---|---|"]
+    """Sums of all runs, by item and state."""
+    lines = ["| item | what | asked | reached | runs | seconds | state | outcome |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    sums = {}
     for row in rows:
-        reached = "" if row["reached"] is None else f"{row['reached']:,}"
-        lines.append(f"| {row['name']} | {row['unit']} | {reached} | {row['seconds']:,} | "
-                     f"{row['outcome']} |")  # fmt: skip
+        sums.setdefault((row["name"], row["state"]), []).append(row)
+    for (name, on), runs in sums.items():
+        reached = sum(row["reached"] or 0 for row in runs)
+        outcomes = ", ".join(sorted({row["outcome"] for row in runs}))
+        asked = {-1: "", 0: "all"}.get(runs[0]["asked"], f"{runs[0]['asked']:,}")
+        seconds = round(sum(row["seconds"] for row in runs), 1)
+        lines.append(f"| {name} | {runs[0]['unit']} | {asked} | {reached:,} | {len(runs)} | "
+                     f"{seconds:,} | {on} | {outcomes} |")  # fmt: skip
     (out / "results.md").write_text("\n".join(lines) + "\n")
 
 
@@ -228,7 +268,9 @@ def parse():
     parser.add_argument("tier", choices=("ci", "release"))
     parser.add_argument("--factor", type=float, default=1, help="of every count")
     parser.add_argument("--only", default="", help="names, with commas; fuzz takes all fuzz.*")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the first run in OUT")
+    parser.add_argument("--continue", dest="go_on", action="store_true",
+                        help="only what runs in OUT have left of each count")
     parser.add_argument("--seconds", type=int, help="end fault tests, fuzzers and churn after "
                         "this time, with the count reached")  # fmt: skip
     parser.add_argument("--jobs", type=int, help="items at a time (default: ci 2, release 1)")
@@ -257,29 +299,35 @@ def main():
         for item in items:
             count = item.counts[options.tier]
             shown = f"{FUZZ_SECONDS} s" if count < 0 else "all" if count == 0 else f"{count:,}"
-            print(f"{item.name:16} {shown:>12} {item.unit}")
+            print(f"{item.name:20} {shown:>12} {item.unit}")
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
+    earlier = earlier_runs(options)
     rows = []
     if shutil.which("clang++-14") is None:
         missing = [item for item in items if item.build != "build"]
         items = [item for item in items if item.build == "build"]
         rows += [{"name": item.name, "unit": item.unit, "asked": item.counts[options.tier],
                   "count": 0, "reached": None, "seconds": 0, "outcome": "skipped: no clang-14",
-                  "command": ""} for item in missing]  # fmt: skip
+                  "state": state(), "command": ""} for item in missing]  # fmt: skip
     if not options.no_build:
         build({item.build for item in items} | {"build"})
     lock = threading.Lock()
 
     def run_and_write(item):
-        row = run(item, options)
+        row = run(item, options, earlier)
+        if row is None:
+            return
         with lock:
             rows.append(row)
-            write(rows, options.out)
+            with (options.out / "runs.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            write(earlier + rows, options.out)
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for done in [pool.submit(run_and_write, item) for item in items]:
             done.result()
+    write(earlier + rows, options.out)
     print((options.out / "results.md").read_text(), end="")
     return any(row["outcome"] == "FAILED" for row in rows)
 
