@@ -9,6 +9,7 @@
 #include "catalog_generated.h"
 #include "kernels/layout.h"
 #include "libquashdb/part.h"
+#include "libquashdb/vector_alignment.h"
 
 namespace quash {
 namespace {
@@ -216,7 +217,8 @@ Status DecodePartitionHead(std::string_view bytes, PartitionHead* out) {
   AlignedBuffer buffer(BodySize(bytes));
   const auto* stored = Open<fb::Partition>(bytes, &buffer);
   const auto damaged = [] { return Damaged("a collection's partition index"); };
-  if (stored == nullptr || stored->lists() == nullptr || stored->centroids() == nullptr) {
+  if (stored == nullptr || stored->lists() == nullptr || stored->centroids() == nullptr ||
+      !IsAligned(stored->lists()->Data()) || !IsAligned(stored->centroids()->Data())) {
     return damaged();
   }
   PartitionHead head;

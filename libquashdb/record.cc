@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "libquashdb/part.h"
+#include "libquashdb/vector_alignment.h"
 #include "record_generated.h"
 
 namespace quash {
@@ -55,7 +56,7 @@ bool DecodeValue(const fb::FieldValue& stored, Value* value) {
       *value = stored.text()->str();
       return true;
     case QUASH_FIELD_INT_LIST:
-      if (stored.integers() == nullptr) return false;
+      if (stored.integers() == nullptr || !IsAligned(stored.integers()->Data())) return false;
       *value = std::vector<int64_t>(stored.integers()->begin(), stored.integers()->end());
       return true;
     case QUASH_FIELD_STRING_LIST: {

@@ -1,8 +1,5 @@
 #include "tests/fuzz/kv_calls.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -370,19 +367,9 @@ class Driver {
     } else if (kind == 2) {
       bytes.resize(bytes_.OneIn(3) ? size + 1 + bytes_.Byte() : bytes_.Word() % size);
       bytes.shrink_to_fit();
-    } else {  // made up, with lengths and a checksum to match
+    } else {
       may_fit = true;
-      for (int i = bytes_.Byte() % 4; i >= 0; --i) {
-        const uint64_t odd = bytes_.OneIn(2) ? bytes_.Odd() : bytes_.Byte();
-        const size_t at = bytes_.Pick<size_t>({32, 40, 48, 56, 32 + bytes_.Word() % (size - 32)});
-        if (at < size) std::memcpy(bytes.data() + at, &odd, std::min<size_t>(8, size - at));
-      }
-      if (bytes_.OneIn(4)) bytes.resize(32 + bytes_.Word() % (size - 32));
-      const uint64_t whole = bytes.size();
-      std::memcpy(bytes.data() + 16, &whole, 8);
-      std::memset(bytes.data() + 24, 0, 8);
-      const uint64_t checksum = XXH3_64bits(bytes.data(), bytes.size());
-      std::memcpy(bytes.data() + 24, &checksum, 8);
+      kv_fuzz::Forge(&bytes, &bytes_);
     }
     const std::unique_ptr<uint8_t[]> exact(new uint8_t[bytes.size()]);
     std::copy(bytes.begin(), bytes.end(), exact.get());

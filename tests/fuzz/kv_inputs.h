@@ -1,6 +1,9 @@
 // What kv_calls.cc makes of bytes: choices, odd numbers and arrays by strides.
 #pragma once
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -158,6 +161,22 @@ struct Strided {
   int64_t row_stride = 0, head_stride = 0;
   size_t first = 0;
 };
+
+// Changes a saved sequence, with a length and a checksum to match.
+inline void Forge(std::vector<uint8_t>* saved, Bytes* bytes) {
+  const size_t size = saved->size();
+  for (int i = bytes->Byte() % 4; i >= 0; --i) {
+    const uint64_t odd = bytes->OneIn(2) ? bytes->Odd() : bytes->Byte();
+    const size_t at = bytes->Pick<size_t>({32, 40, 48, 56, 32 + bytes->Word() % (size - 32)});
+    if (at < size) std::memcpy(saved->data() + at, &odd, std::min<size_t>(8, size - at));
+  }
+  if (bytes->OneIn(4)) saved->resize(32 + bytes->Word() % (size - 32));
+  const uint64_t whole = saved->size();
+  std::memcpy(saved->data() + 16, &whole, 8);
+  std::memset(saved->data() + 24, 0, 8);
+  const uint64_t checksum = XXH3_64bits(saved->data(), saved->size());
+  std::memcpy(saved->data() + 24, &checksum, 8);
+}
 
 // What a sequence should be.
 struct Known {
