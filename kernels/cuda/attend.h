@@ -1,10 +1,12 @@
 // Decode attention over packed pages on NVIDIA GPUs (sm_80 and newer): one
-// launch, split over pages, with the partial results merged by the last block
-// of each (sequence, KV head). Pages are those of kvcache/LAYOUT.md.
+// launch, split over pages, with the partial results merged by the block in which
+// a (sequence, KV head) ends. Pages are those of kvcache/LAYOUT.md.
 //
 // All pointers are device memory unless said otherwise. Launches go to `stream`,
 // never synchronise and read no host memory later, so they can be captured in a
-// CUDA graph. Results do not depend on timing: splits are merged in order.
+// CUDA graph. Results do not depend on timing: splits are merged in order. On sm_90 a
+// launch may start while the one before it on the stream ends (programmatic dependent
+// launch); it waits for that one before it reads anything but rotations.
 #pragma once
 
 #include <cstddef>
@@ -73,7 +75,9 @@ struct DecodeArgs {
   const uint16_t* q;  // [num_seqs, query_tokens, num_q_heads, head_dim]
   uint16_t* out;      // the same
   float* lse;         // [num_seqs, query_tokens, num_q_heads] or null
-  void* workspace;    // DecodeWorkspaceBytes(), zeroed once by the caller
+  // DecodeWorkspaceBytes(), zeroed once by the caller, and again if a launch was cut off;
+  // of one launch at a time. Launches of the same sizes leave it as they need it.
+  void* workspace;
 
   uint32_t blocks, warps;  // of the launch; 0: chosen
 };

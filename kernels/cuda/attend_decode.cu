@@ -6,12 +6,9 @@ namespace quash::cuda {
 size_t DecodeWorkspaceBytes(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim,
                             uint32_t query_tokens) {
   if (head_dim != 64 && head_dim != 128 && head_dim != 256) return 0;
-  // Units have room for 4 or 8 queries, of which at least half are used when there
-  // are more than 2.
-  const size_t queries = size_t{num_seqs} * num_q_heads * std::max(2 * query_tokens, 4u);
-  const size_t partial = (head_dim + 4) * sizeof(float);
-  return AlignUp(queries * sizeof(uint32_t)) + AlignUp(queries * partial) +
-         AlignUp((8 * kMaxBlocks + queries) * partial);
+  const size_t partials = PartialsFloats(num_seqs, num_q_heads, head_dim, query_tokens);
+  const size_t spilled = 2 * QueriesOf(num_seqs, num_q_heads, query_tokens) * (head_dim + 8);
+  return sizeof(float) * (partials + spilled);
 }
 
 namespace {

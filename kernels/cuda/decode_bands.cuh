@@ -121,7 +121,7 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
 
   // Leaves the part of the unit.
   __device__ __forceinline__ void Store(float* out, float* top, float* mass) {
-    this->StoreSums(out, top, mass,
+    this->template StoreSums<S::kPartStride>(out, top, mass,
                     args_.a.v_bits != 4           ? 0
                     : args_.a.v_second.bits == 0 ? 2 * kDimTiles
                                                  : kDimTiles);

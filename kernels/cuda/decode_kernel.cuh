@@ -19,9 +19,9 @@ class Decoder {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
   using State = PageState<kKBits, kVBits, kDim, kTiles>;
   using Rotation = typename S::Rotation;
+  using Source = PageSource<S::kSendsLate>;
   using Unit = UnitQueries<S::kQueries>;
   static constexpr int kQueries = S::kQueries;
-  static constexpr size_t kPartial = kQueries * PartialFloats<kDim>();
 
   // memory  of S::SharedBytes()
   __device__ Decoder(const KernelArgs& args, uint8_t* memory)
@@ -38,24 +38,28 @@ class Decoder {
   // Little stays in registers from one step to the next, which the loop over pages
   // needs: what steps share is in shared memory.
   __device__ __forceinline__ void Run() {
+    // What no earlier launch writes comes before those have ended.
+    StartLater();
     if (lane_ == 0) {
       for (int stage = 0; stage < kStages; ++stage) {
         PageCopier::Initialise(&parts_.barriers[warp_][stage]);
       }
     }
+    CopyTables();
     __syncwarp();
-    PageSource source(args_, StagesOf(warp_), S::kStageBytes, parts_.barriers[warp_], WalkOf(0),
-                      lane_);
+    Source source(args_, StagesOf(warp_), S::kStageBytes, parts_.barriers[warp_], WalkOf(0),
+                  lane_);
     for (uint32_t at = 0;;) {
       {
         const typename Rotation::Tables tables(args_.a.k_rotation, lane_);
+        if (at == 0) WaitForEarlier();
         const WorkLine line(args_, lane_);
         const uint32_t end = PartBegin(line.total(), blockIdx.x + 1, args_.blocks);
         if (at == 0) at = PartBegin(line.total(), blockIdx.x, args_.blocks);
         if (at >= end) return;
         // Ids and queries are on their way early.
         Walk share = Batch::ShareOf(line, args_, at, end, warp_);
-        PageSource::PrefetchOpen(args_, share, lane_);
+        Source::PrefetchOpen(args_, share, lane_);
         source.Seek(share);
         const Batch batch(line, args_, at, end);
         if (batch.end != end) {
@@ -63,23 +67,18 @@ class Decoder {
           source.Seek(share);
         }
         const QueryRow<kDim> row = RowOf(batch, warp_);
-        // The other stages wait, so that queries and code need not queue behind them.
-        source.Begin(0);
+        source.Begin();
         if (lane_ == 0) *WalkOf(1) = share;
         if (threadIdx.x == 0) batch_ = batch;
         if (lane_ < 2) parts_.slot[2 * warp_ + lane_] = -1;
         PrepareQueries(batch, row, tables);
       }
+      WaitForTables();
       __syncthreads();
-      for (int i = 1; i < kStages; ++i) source.Begin(i);
+      source.BeginOthers();
       RunShare(&source);
-      {
-        const typename Rotation::Tables tables(args_.a.v_rotation, lane_);
-        __syncthreads();
-        MergeShares(tables);
-        __syncthreads();
-        FinishUnits(tables);
-      }
+      __syncthreads();
+      FinishUnits(args_, parts_, warps_, warp_, lane_, Scratch());
       at = batch_.end;
       if (at == batch_.block_end) return;
       __syncthreads();
@@ -87,6 +86,46 @@ class Decoder {
   }
 
  private:
+  // A launch may start while the one before it ends (programmatic dependent launch), and
+  // then waits for it before it reads what others write.
+  static __device__ __forceinline__ void StartLater() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+  }
+  static __device__ __forceinline__ void WaitForEarlier() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
+
+  // V's rotation to shared memory, for the end.
+  __device__ __forceinline__ void CopyTables() {
+    constexpr uint32_t kPlaces = sizeof(parts_.permutation) / 16;
+    constexpr uint32_t kWords = sizeof(parts_.factors) / 16;
+    const RotationTables& from = args_.a.v_rotation;
+    for (uint32_t i = threadIdx.x; i < kPlaces + kWords; i += blockDim.x) {
+      const bool is_place = i < kPlaces;
+      const auto* word = is_place ? reinterpret_cast<const uint4*>(from.permutation) + i
+                                  : reinterpret_cast<const uint4*>(from.factors) + i - kPlaces;
+      auto* to = is_place ? reinterpret_cast<uint4*>(parts_.permutation) + i
+                          : reinterpret_cast<uint4*>(parts_.factors) + i - kPlaces;
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                       static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+                   "l"(word)
+                   : "memory");
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  // After it only the copy of a page may be on its way (page_copier.cuh).
+  static __device__ __forceinline__ void WaitForTables() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
+#else
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+#endif
+  }
+
   __device__ uint8_t* StagesOf(uint32_t warp) const {
     return stages_ + warp * kStages * S::kStageBytes;
   }
@@ -117,11 +156,10 @@ class Decoder {
 
   // A warp's share: units that are all its own are finished, parts of others left
   // for the merge.
-  __device__ __forceinline__ void RunShare(PageSource* source) {
-    State state(args_, lane_, scratch_);
+  __device__ __forceinline__ void RunShare(Source* source) {
     Walk* const walk = WalkOf(1);
     while (walk->left != 0) {
-      RunUnit(&state, source);
+      RunUnit(source);
       Walk next = *walk;
       next.Next(args_);
       __syncwarp();
@@ -130,171 +168,141 @@ class Decoder {
     }
   }
 
-  __device__ __forceinline__ void RunUnit(State* state, PageSource* source) {
+  __device__ __forceinline__ void RunUnit(Source* source) {
     const Walk* const walk = WalkOf(1);
-    if (walk->ChunkBegin() < walk->ChunkEnd()) {
-      if (args_.a.is_half) {
-        RunOpen<true>(*walk, state);
-      } else {
-        RunOpen<false>(*walk, state);
-      }
-    } else {
-      state->Reset();
-    }
-    {
-      const Unit unit(args_, walk->seq, walk->row);
-      state->LoadQuery(queries_[walk->seq * args_.rows.value() + walk->row - batch_.unit]);
-      const auto seen = State::SeenByAll(unit, walk->work);
-      const uint32_t head = unit.kv_head % 4, end = walk->PageEnd();
-      uint32_t page = walk->PageBegin();
-      while (page < end) {
-        // Two loops, so that the code of the common one has no gaps.
-        for (; page < end && !state->NeedsRules(page, seen); ++page) {
-          state->template Page<false>(source->Wait(), page, head, walk);
-          source->Release();
-        }
-        for (; page < end && state->NeedsRules(page, seen); ++page) {
-          state->template Page<true>(source->Wait(), page, head, walk);
-          source->Release();
-        }
-      }
-    }
-    const Unit unit(args_, walk->seq, walk->row);
     const uint32_t index = walk->seq * args_.rows.value() + walk->row;
     const bool is_whole = walk->offset == 0 && walk->Take() == walk->work.items;
     const bool is_last = walk->Take() == walk->left;
     // The last part can have the stages, which are empty by then.
-    float* out = is_last ? reinterpret_cast<float*>(StagesOf(warp_))
-                         : args_.spill + static_cast<size_t>(index) * kQueries * kDim;
     const uint32_t part = 2 * warp_ + is_last;
-    float* const top = is_whole ? parts_.alone_top[warp_] : parts_.top[part];
-    float* const sum = is_whole ? parts_.alone_sum[warp_] : parts_.sum[part];
-    state->Store(out, top, sum);
-    if (is_whole) FinishAlone(unit, out);
-    if (!is_whole && lane_ == 0) {
-      parts_.slot[part] = static_cast<int32_t>(index - batch_.unit);
+    float* const out = is_last ? reinterpret_cast<float*>(StagesOf(warp_))
+                               : args_.spill + static_cast<size_t>(index) * 2 * S::kPartSums;
+    int has = 0;
+    uint32_t page = walk->PageBegin();
+    if (const uint32_t end = walk->PageEnd(); page < end) {
+      State state(args_, lane_, scratch_);
+      state.Reset();
+      const Unit unit(args_, walk->seq, walk->row);
+      state.LoadQuery(queries_[index - batch_.unit]);
+      const auto seen = State::SeenByAll(unit, walk->work);
+      const uint32_t head = unit.kv_head % 4;
+      while (page < end) {
+        // Two loops, so that the code of the common one has no gaps.
+        for (; page < end && !state.NeedsRules(page, seen); ++page) {
+          state.template Page<false>(source->Wait(), page, head, walk);
+          source->Release();
+        }
+        for (; page < end && state.NeedsRules(page, seen); ++page) {
+          state.template Page<true>(source->Wait(), page, head, walk);
+          source->Release();
+        }
+      }
+      state.Store(out, is_whole ? parts_.alone_top[0][warp_] : parts_.top[0][part],
+                  is_whole ? parts_.alone_sum[0][warp_] : parts_.sum[0][part]);
+      has |= kPages;
+    }
+    if (walk->ChunkBegin() < walk->ChunkEnd()) {
+      float* const top = is_whole ? parts_.alone_top[1][warp_] : parts_.top[1][part];
+      float* const sum = is_whole ? parts_.alone_sum[1][warp_] : parts_.sum[1][part];
+      if (args_.a.is_half) {
+        RunOpen<true>(args_, *walk, lane_, out + S::kPartSums, top, sum);
+      } else {
+        RunOpen<false>(args_, *walk, lane_, out + S::kPartSums, top, sum);
+      }
+      has |= kGiven;
+    }
+    if (is_whole) {
+      FinishAlone(args_, parts_, *walk, has, warp_, lane_, out, Scratch());
+    } else if (lane_ == 0) {
+      parts_.slot[part] = static_cast<int32_t>(4 * (index - batch_.unit)) + has;
       parts_.out[part] = out;
     }
   }
 
-  __device__ __forceinline__ void FinishAlone(const Unit& unit, const float* from) {
-    const typename Rotation::Tables tables(args_.a.v_rotation, lane_);
-    __syncwarp();
-#pragma unroll 1
-    for (int x = 0; x < kQueries; ++x) {
-      LaneValues<kDim> values;
-      values.Load(from + x * kDim, lane_);
-      WriteResult<kDim>(unit, x, parts_.alone_top[warp_][x], parts_.alone_sum[warp_][x], values,
-                        tables, Scratch(), lane_);
-    }
-    __syncwarp();
-  }
+  // ---- Not inlined: code that runs once for a unit stays out of the way of pages ----
 
   template <bool kHalf>
-  __device__ __forceinline__ void RunOpen(const Walk& walk, State* state) {
-    const Unit unit(args_, walk.seq, walk.row);
-    OpenTokens<kDim, kQueries, kHalf> open(args_, unit, lane_);
+  static __device__ __noinline__ void RunOpen(const KernelArgs& args, const Walk& walk, int lane,
+                                              float* out, float* top, float* sum) {
+    const Unit unit(args, walk.seq, walk.row);
+    OpenTokens<kDim, kQueries, kHalf> open(args, unit, lane);
     open.Run(walk.work, walk.ChunkBegin(), walk.ChunkEnd());
-    state->Reset();
-    open.Finish(args_.a.v_rotation, lane_, scratch_, state);
+    open.template Store<S::kPartStride>(out, top, sum);
   }
 
-  __device__ float* PartialsOf(uint32_t block, uint32_t unit) const {
-    return args_.partials + (static_cast<size_t>(block) + unit) * kPartial;
+  static __device__ typename Rotation::SharedTables TablesIn(const KernelArgs& args,
+                                                             const typename S::Parts& parts,
+                                                             int lane) {
+    return {parts.permutation[0], parts.factors[0], lane, args.a.v_rotation.is_halved};
   }
 
-  // Brings the warps' parts together: results, or the block's part of units that
-  // other blocks have parts of. Block b leaves its part of unit u in partial b + u,
-  // which no other pair has.
-  __device__ __forceinline__ void MergeShares(const typename Rotation::Tables& tables) {
-    const Batch& batch = batch_;
-    for (uint32_t task = warp_; task < batch.num_units * kQueries; task += warps_) {
-      const uint32_t slot = task / kQueries;
+  // Results of a unit that one warp has alone.
+  static __device__ __noinline__ void FinishAlone(const KernelArgs& args,
+                                                  const typename S::Parts& parts,
+                                                  const Walk& walk, int has, uint32_t warp,
+                                                  int lane, const float* from, float* scratch) {
+    const Unit unit(args, walk.seq, walk.row);
+    __syncwarp();
+#pragma unroll 1
+    for (int x = 0; x < kQueries && unit.Exists(x); ++x) {
+      QuerySums<kDim> sums;
+      if ((has & kPages) != 0) {
+        sums.top = parts.alone_top[0][warp][x];
+        sums.sum = parts.alone_sum[0][warp][x];
+        sums.pages.Load(from + x * S::kPartStride, lane);
+      }
+      if ((has & kGiven) != 0) {
+        const float top = parts.alone_top[1][warp][x];
+        sums.Raise(fmaxf(sums.top, top));
+        const float weight = PartWeight(top, sums.top);
+        sums.sum += weight * parts.alone_sum[1][warp][x];
+        LaneValues<kDim> given;
+        given.Load(from + S::kPartSums + x * S::kPartStride, lane);
+        sums.given.Add(weight, given);
+      }
+      WriteResult<kDim>(unit, x, sums, TablesIn(args, parts, lane), scratch, lane);
+    }
+    __syncwarp();
+  }
+
+  // Brings the warps' parts together, then those of blocks in the block in which a unit
+  // ends. Blocks are started in order and such a block waits for earlier ones only, so that
+  // those run whatever else does. Block b leaves its part of unit u in partial b + u, which
+  // no other pair has.
+  static __device__ __noinline__ void FinishUnits(const KernelArgs& args,
+                                                  const typename S::Parts& parts, uint32_t warps,
+                                                  uint32_t warp, int lane, float* scratch) {
+    const Batch& batch = *reinterpret_cast<const Batch*>(parts.batch);
+    constexpr size_t kFloats = PartialFloats(kDim);
+#pragma unroll 1
+    for (uint32_t task = warp; task < batch.num_units * kQueries; task += warps) {
+      // The last unit first: a block may wait for what goes on in it.
+      const uint32_t slot = batch.num_units - 1 - task / kQueries, index = batch.unit + slot;
       const int x = task % kQueries;
-      float top, sum;
-      LaneValues<kDim> values;
-      if (!MergeWarps<kDim>(parts_, warps_, slot, x, lane_, &top, &sum, &values)) continue;
-      const bool is_whole = (slot != 0 || batch.first_begin >= batch.block_begin) &&
-                            (slot != batch.num_units - 1 || batch.last_end <= batch.block_end);
-      if (is_whole) {
-        WriteResult<kDim>(UnitOf(batch.unit + slot), x, top, sum, values, tables, Scratch(),
-                          lane_);
+      const Unit unit(args, args.rows.Divide(index), args.rows.Rest(index));
+      if (!unit.Exists(x)) continue;
+      QuerySums<kDim> sums;
+      if (!MergeWarps<kDim, S>(parts, warps, slot, x, lane, &sums)) continue;
+      float* const partials = args.partials + (index * kQueries + x) * kFloats;
+      if (slot == batch.num_units - 1 && batch.last_end > batch.block_end) {
+        SendPart<kDim>(sums, partials + blockIdx.x * kQueries * kFloats, lane);
         continue;
       }
-      float* to = PartialsOf(blockIdx.x, batch.unit + slot) + x * PartialFloats<kDim>();
-      values.Store(to, lane_);
-      if (lane_ == 0) to[kDim] = top, to[kDim + 1] = sum;
-    }
-  }
-
-  // The last block to arrive at a unit has everyone's parts in sight.
-  __device__ __forceinline__ void FinishUnits(const typename Rotation::Tables& tables) {
-    const Batch batch = batch_;
-    // Of a block's units the first and the last one can be shared.
-    const bool is_one = batch.num_units == 1;
-    const bool shared[2] = {
-        batch.first_begin < batch.block_begin || (is_one && batch.last_end > batch.block_end),
-        !is_one && batch.last_end > batch.block_end};
-    if (!shared[0] && !shared[1]) return;
-    const uint32_t units[2] = {batch.unit, batch.unit + batch.num_units - 1};
-    uint32_t first[2], count[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      first[i] = PartOf(batch.total, i == 0 ? batch.first_begin : batch.last_begin, args_.blocks);
-      const uint32_t last = (i == 0 ? batch.first_end : batch.last_end) - 1;
-      count[i] = PartOf(batch.total, last, args_.blocks) - first[i] + 1;
-      if (threadIdx.x == i) {
-        bool is_last = false;
-        if (shared[i]) {
-          is_last = ArriveAt(args_.counters + units[i]) == count[i];
-          if (is_last) args_.counters[units[i]] = 0;
-        }
-        parts_.is_last[i] = is_last;
+      if (slot == 0 && batch.first_begin < batch.block_begin) {
+        const uint32_t first = PartOf(batch.total, batch.first_begin, args.blocks);
+        const SeqWork work = SeqWork::Of(args, unit.seq);
+        TakeParts<kDim>(
+            partials + first * kQueries * kFloats, kQueries * kFloats, blockIdx.x - first,
+            [&](uint32_t part) {
+              const uint32_t begin = PartBegin(batch.total, first + part, args.blocks);
+              const uint32_t end = PartBegin(batch.total, first + part + 1, args.blocks);
+              const uint32_t from = max(begin, batch.first_begin) - batch.first_begin;
+              return work.ChunkOf(from) < work.ChunkOf(end - batch.first_begin);
+            },
+            lane, &sums);
       }
+      WriteResult<kDim>(unit, x, sums, TablesIn(args, parts, lane), scratch, lane);
     }
-    __syncthreads();
-#pragma unroll 1
-    for (int i = 0; i < 2; ++i) {
-      if (parts_.is_last[i] == 0) continue;
-      FinishUnit(UnitOf(i == 0 ? units[0] : units[1]),
-                 PartialsOf(i == 0 ? first[0] : first[1], i == 0 ? units[0] : units[1]),
-                 i == 0 ? count[0] : count[1], tables);
-    }
-    __syncthreads();
-  }
-
-  __device__ void FinishUnit(const Unit& unit, const float* partials, uint32_t count,
-                             const typename Rotation::Tables& tables) {
-    // Several warps share a query where there is enough to do.
-    const uint32_t groups = count <= 8 || warps_ < kQueries ? 1 : warps_ / kQueries;
-    float* area = reinterpret_cast<float*>(stages_);
-#pragma unroll 1
-    for (uint32_t task = warp_; task < groups * kQueries; task += warps_) {
-      float top, sum;
-      LaneValues<kDim> values;
-      MergeBlocks(partials + task % kQueries * PartialFloats<kDim>(), kPartial, count,
-                  task / kQueries, groups, lane_, &top, &sum, &values);
-      float* to = area + task * PartialFloats<kDim>();
-      values.Store(to, lane_);
-      if (lane_ == 0) to[kDim] = top, to[kDim + 1] = sum;
-    }
-    __syncthreads();
-#pragma unroll 1
-    for (uint32_t x = warp_; x < kQueries; x += warps_) {
-      float sum = 0;
-      LaneValues<kDim> values = {};
-#pragma unroll 1
-      for (uint32_t group = 0; group < groups; ++group) {
-        const float* from = area + (group * kQueries + x) * PartialFloats<kDim>();
-        LaneValues<kDim> other;
-        other.Load(from, lane_);
-        values.Add(1, other);
-        sum += from[kDim + 1];
-      }
-      WriteResult<kDim>(unit, x, area[x * PartialFloats<kDim>() + kDim], sum, values, tables,
-                        Scratch(), lane_);
-    }
-    __syncthreads();
   }
 
   const KernelArgs& args_;

@@ -13,23 +13,37 @@ namespace quash::cuda {
 constexpr uint32_t kMaxBlocks = 1024;
 constexpr int kMaxDevices = 64;
 
-inline size_t AlignUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
+// The workspace is partials and then the spill, places that depend on nothing else: other
+// memory must not be written where partials are to be zero.
+inline size_t QueriesOf(uint32_t num_seqs, uint32_t num_q_heads, uint32_t query_tokens) {
+  // Units have room for 4 or 8 queries, of which at least half are used when there
+  // are more than 2.
+  return size_t{num_seqs} * num_q_heads * std::max(2 * query_tokens, 4u);
+}
+inline size_t PartialsFloats(uint32_t num_seqs, uint32_t num_q_heads, uint32_t head_dim,
+                             uint32_t query_tokens) {
+  return (8 * kMaxBlocks + QueriesOf(num_seqs, num_q_heads, query_tokens)) *
+         PartialFloats(head_dim);
+}
 
 // A block fills a multiprocessor, with as many warps as registers and shared
 // memory allow.
 struct LaunchSizes {
   uint32_t processors, warps, slots;  // 0 warps: the device cannot run the kernel
+  bool can_overlap;  // its code waits for the launch before, while which it may start
 };
 
 template <int kKBits, int kVBits, int kDim, int kTiles>
 LaunchSizes SizesOnDevice(int device) {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
   int processors = 0, bytes = 0;
+  cudaFuncAttributes code = {};
   if (cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
           cudaSuccess ||
       cudaFuncSetAttribute(&DecodeKernel<kKBits, kVBits, kDim, kTiles>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess ||
+      cudaFuncGetAttributes(&code, &DecodeKernel<kKBits, kVBits, kDim, kTiles>) != cudaSuccess) {
     return {};
   }
   const size_t available = bytes;
@@ -37,7 +51,7 @@ LaunchSizes SizesOnDevice(int device) {
     if (S::SharedBytes(warps, 2) > available) continue;
     uint32_t slots = kMaxSlots;
     while (S::SharedBytes(warps, slots) > available) --slots;
-    return {static_cast<uint32_t>(processors), warps, slots};
+    return {static_cast<uint32_t>(processors), warps, slots, code.ptxVersion >= 90};
   }
   return {};
 }
@@ -72,17 +86,15 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
   kernel_args.cap = args.softcap * kLog2E;
   kernel_args.inverse_cap = args.softcap != 0 ? 1 / kernel_args.cap : 0;
   kernel_args.slots = sizes.slots;
+  kernel_args.chunk_items = S::kChunkItems;
   const size_t units = size_t{args.num_seqs} * rows;
-  auto* memory = static_cast<uint8_t*>(args.workspace);
-  kernel_args.counters = reinterpret_cast<uint32_t*>(memory);
-  memory += AlignUp(units * sizeof(uint32_t));
-  kernel_args.spill = reinterpret_cast<float*>(memory);
-  memory += AlignUp(units * S::kQueries * kDim * sizeof(float));
-  kernel_args.partials = reinterpret_cast<float*>(memory);
+  kernel_args.partials = static_cast<float*>(args.workspace);
+  kernel_args.spill =
+      kernel_args.partials +
+      PartialsFloats(args.num_seqs, args.num_q_heads, args.head_dim, args.query_tokens);
 
-  const size_t items =
-      units * (args.max_pages +
-               kChunkItems * (size_t{args.open_capacity} + kOpenChunk - 1) / kOpenChunk + 1);
+  const size_t chunks = (size_t{args.open_capacity} + kOpenChunk - 1) / kOpenChunk;
+  const size_t items = units * (kStartItems + args.max_pages + S::kChunkItems * chunks);
   if (items >= size_t{1} << 31) return "more than 2^31 pages of work";
   const uint32_t warps = args.warps != 0 ? std::min(args.warps, sizes.warps) : sizes.warps;
   const uint32_t blocks =
@@ -91,9 +103,18 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
                              items / 2, 1, std::min(sizes.processors, kMaxBlocks)));
   kernel_args.blocks = Divisor(blocks);
   kernel_args.warps = Divisor(warps);
-  DecodeKernel<kKBits, kVBits, kDim, kTiles>
-      <<<blocks, 32 * warps, S::SharedBytes(warps, sizes.slots), stream>>>(kernel_args);
-  const cudaError_t error = cudaGetLastError();
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(32 * warps);
+  config.dynamicSmemBytes = S::SharedBytes(warps, sizes.slots);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = sizes.can_overlap ? 1 : 0;
+  const cudaError_t error =
+      cudaLaunchKernelEx(&config, &DecodeKernel<kKBits, kVBits, kDim, kTiles>, kernel_args);
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 

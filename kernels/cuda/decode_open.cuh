@@ -8,7 +8,6 @@
 #include "kernels/cuda/decode_pages.cuh"
 #include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/warp_math.cuh"
-#include "kernels/cuda/warp_rotation.cuh"
 
 namespace quash::cuda {
 
@@ -79,29 +78,20 @@ class OpenTokens {
     mass_ += __shfl_xor_sync(kAllLanes, mass_, 2);
   }
 
-  // Rotates the sums of each query and hands them over.
-  template <typename State>
-  __device__ void Finish(const RotationTables& rotation, int lane, uint8_t* scratch,
-                         State* state) const {
-    using Rotation = typename State::S::Rotation;
-    const typename Rotation::Tables tables(rotation, lane);
-    auto* vector = reinterpret_cast<float*>(scratch);
-    // A loop, not unrolled: the code is long and runs once for each unit.
-#pragma unroll 1
-    for (int x = 0; x < kQueries; ++x) {
-      if (g_ == x) {
+  // Leaves the sums [kQueries, kStride], and for each query its top and mass.
+  template <int kStride>
+  __device__ void Store(float* out, float* top, float* mass) const {
+    if (g_ >= kQueries) return;
 #pragma unroll
-        for (int j = 0; j < kGroups; ++j) {
+    for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
-          for (int i = 0; i < 8; ++i) {
-            vector[64 * j + 16 * t_ + i] = sums_[j][i][0];
-            vector[64 * j + 16 * t_ + 8 + i] = sums_[j][i][1];
-          }
-        }
+      for (int half = 0; half < 2; ++half) {
+        auto* to = reinterpret_cast<float4*>(out + g_ * kStride + 64 * j + 16 * t_ + 8 * half);
+        to[0] = {sums_[j][0][half], sums_[j][1][half], sums_[j][2][half], sums_[j][3][half]};
+        to[1] = {sums_[j][4][half], sums_[j][5][half], sums_[j][6][half], sums_[j][7][half]};
       }
-      Rotation::Apply(vector, tables, lane);
-      state->Adopt(x, __shfl_sync(kAllLanes, top_, 4 * x), __shfl_sync(kAllLanes, mass_, 4 * x));
     }
+    if (t_ == 0) top[g_] = top_, mass[g_] = mass_;
   }
 
  private:

@@ -116,7 +116,7 @@ class PageState : public PageSums<kDim, kTiles> {
 
   // Leaves the part of the unit.
   __device__ __forceinline__ void Store(float* out, float* top, float* mass) {
-    this->StoreSums(out, top, mass, kVBits == 4 ? 2 * Sums::kDimTiles : 0);
+    this->template StoreSums<S::kPartStride>(out, top, mass, kVBits == 4 ? 2 * Sums::kDimTiles : 0);
   }
 
  private:

@@ -9,6 +9,8 @@
 
 namespace quash::cuda {
 
+// kSendsLate  Shape::kSendsLate
+template <bool kSendsLate>
 class PageSource {
  public:
   // walk  of this warp, in shared memory, as few steps need it
@@ -28,25 +30,35 @@ class PageSource {
     __syncwarp();
     Advance();
   }
-  // Starts the copy of stage i, of all in order, before the first Wait().
-  __device__ __forceinline__ void Begin(int i) {
-    if (i == 0) PageCopier::Fence();
-    Start((used_ + i) % kStages);
+  // Starts the copy of the first page after Seek().
+  __device__ __forceinline__ void Begin() {
+    PageCopier::Fence();
+    has_pages_ = id_ != kNone;
+    Start(used_ % kStages);
+  }
+  // Starts the other stages once that page is there, before the first Wait(), so that what
+  // else is read at the start need not queue behind them.
+  __device__ __forceinline__ void BeginOthers() {
+    if (has_pages_) Copier(used_ % kStages).template Wait<0>(used_ / kStages);
+    if constexpr (!kSendsLate) {
+      for (int i = 1; i < kStages; ++i) Start((used_ + i) % kStages);
+    }
   }
   // Waits for the next page; behind it are the 16 bytes with its mean scales.
   __device__ const uint8_t* Wait() {
     const uint32_t stage = used_ % kStages;
-    Copier(stage).template Wait<kStages - 1>(used_ / kStages);
+    Copier(stage).template Wait<kSendsLate ? 0 : kStages - 1>(used_ / kStages);
+    if constexpr (kSendsLate) Start((used_ + 1) % kStages);
     return stages_ + stage * stage_bytes_;
   }
   // That page is no longer needed.
   __device__ void Release() {
     __syncwarp();
-    Start(used_ % kStages);
+    if constexpr (!kSendsLate) Start(used_ % kStages);
     ++used_;
   }
 
-  // Sends for the first open tokens of the unit, which are read before its pages.
+  // Sends for the open tokens of the unit that are the warp's.
   __device__ static void PrefetchOpen(const KernelArgs& args, const Walk& walk, int lane) {
     const uint32_t begin = walk.ChunkBegin(), end = walk.ChunkEnd();
     if (begin >= end) return;
@@ -129,6 +141,7 @@ class PageSource {
   const int lane_;
   Run run_ = {};  // after the page of `id_`
   int32_t id_ = kNone;
+  bool has_pages_ = false;
   uint32_t used_ = 0;
 };
 

@@ -16,7 +16,7 @@ constexpr int kMaxWarps = 16;      // of a block; 2 * kMaxWarps parts are one ba
 constexpr int kTileQueries = 4;    // of one product: 8 columns, high and low bytes
 constexpr int kProbStride = 80;    // bytes per column of probabilities: 64 and padding
 constexpr int kOpenChunk = 16;     // open tokens that are taken together
-constexpr uint32_t kChunkItems = 2;  // what they count as, in pages
+constexpr uint32_t kStartItems = 1;  // what a unit's start counts as, in pages
 constexpr int kStages = 2;         // pages that a warp has in flight
 constexpr uint32_t kMaxSlots = 8;  // units whose queries are prepared together
 constexpr float kLog2E = 1.4426950408889634f;
@@ -66,20 +66,32 @@ struct Shape {
   // What registers allow.
   static constexpr int kWarps = kTiles > 1 || kDim > 128 ? 8 : 12;
 
-  static constexpr int kWalkWords = 9, kBatchWords = 11;
+  static constexpr bool kIsShort = kKBits > 0 && kKBits + kVBits <= 6;  // pages are
+  // What a chunk of open tokens counts as, in pages: how long it takes beside them.
+  static constexpr uint32_t kChunkItems = kIsShort ? 3 : 4;
+  // A page is sent for when the one before has arrived, not when that is sent for, where
+  // enough are on their way all the same.
+  static constexpr bool kSendsLate = kIsShort;
+
+  static constexpr int kWalkWords = 10, kBatchWords = 11;
 
   using Rotation = WarpRotation<kDim, (kKBits <= 0)>;
   using Query = std::conditional_t<(kKBits > 0), UnitQuery<kQueries, kDim>,
                                    BandedQuery<kQueries, kDim, kKBits == kSketched>>;
+  // A warp's sums of a unit: of pages, rotated, and of open tokens, as they were given.
+  static constexpr int kPartStride = kDim + 8;  // of a query; whose sums thus lie in other banks
+  static constexpr int kPartSums = kQueries * kPartStride;
+  static_assert(8 * kPartSums <= kStages * kStageBytes);
   // What the warps leave of units that others have parts of: their first unit's
   // part, and their last one's.
   struct alignas(16) Parts {
+    uint16_t permutation[3][kDim];  // of V's rotation
+    float factors[3][kDim];
     uint64_t barriers[kMaxWarps][kStages];
-    float top[2 * kMaxWarps][kQueries], sum[2 * kMaxWarps][kQueries];
-    float* out[2 * kMaxWarps];  // [kQueries, kDim]
-    float alone_top[kMaxWarps][kQueries], alone_sum[kMaxWarps][kQueries];  // of whole units
-    int32_t slot[2 * kMaxWarps];  // of the unit; -1: none
-    uint32_t is_last[2];
+    float top[2][2 * kMaxWarps][kQueries], sum[2][2 * kMaxWarps][kQueries];
+    float* out[2 * kMaxWarps];  // [2, kQueries, kPartStride]
+    float alone_top[2][kMaxWarps][kQueries], alone_sum[2][kMaxWarps][kQueries];  // of whole units
+    int32_t slot[2 * kMaxWarps];  // of the unit, times 4; with kPages and kGiven; -1: none
     uint32_t batch[kBatchWords];
     uint32_t walks[kMaxWarps][2][kWalkWords];  // where a warp's copies are, and its products
   };
@@ -117,15 +129,16 @@ struct KernelArgs {
   Divisor blocks, warps;  // of the launch, and of a block
   float cap, inverse_cap;  // of scores in log2 units; 0: none
   uint32_t slots;      // units prepared together, at most kMaxSlots
-  float* partials;     // [blocks + units, kQueries, PartialFloats()]
-  float* spill;        // [units, kQueries, kDim]
-  uint32_t* counters;  // [units]
+  uint32_t chunk_items;  // S::kChunkItems
+  float* partials;     // [blocks + units, kQueries, PartialFloats()]; zero between launches
+  float* spill;        // [units, 2, kQueries, kPartStride]
 };
 
-// What a block leaves of a unit, per query: out[kDim], max, sum, padding.
-template <int kDim>
-__host__ __device__ constexpr size_t PartialFloats() {
-  return kDim + 4;
-}
+// What a part of a unit has.
+constexpr int kPages = 1, kGiven = 2;
+
+// What a block leaves of a unit, per query: sums of pages, of open tokens if it has any,
+// max, sum, padding.
+__host__ __device__ constexpr size_t PartialFloats(uint32_t dim) { return 2 * dim + 4; }
 
 }  // namespace quash::cuda

@@ -38,21 +38,6 @@ class PageSums {
     }
   }
 
-  // A rotated vector in scratch that stands for softmax mass `mass` at `top` (of
-  // query x) becomes the state, which was empty.
-  __device__ void Adopt(int x, float top, float mass) {
-    const float* vector = reinterpret_cast<const float*>(scratch_);
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      if (x != kTileQueries * tile + t_) continue;
-      top_[tile] = top;
-      mass_[tile] = g_ == 0 ? mass : 0;
-#pragma unroll
-      for (int i = 0; i < 2 * kDimTiles; ++i) acc_[tile][i] = vector[8 * i + g_];
-    }
-    __syncwarp();
-  }
-
   // Which tokens of the pages every query of the unit sees.
   struct Seen {
     int from, until;
@@ -86,9 +71,10 @@ class PageSums {
         first_token_(4 * g_ + flip),
         second_token_(4 * g_ + 2 - flip) {}
 
-  // Leaves the part of the unit, in the rotated space: out [kQueries, kDim], and
+  // Leaves the part of the unit, in the rotated space: out [kQueries, kStride], and
   // for each query its top and mass.
   // common  of the sums [8 i + g], so many i have common_ to be added
+  template <int kStride>
   __device__ __forceinline__ void StoreSums(float* out, float* top, float* mass, int common) {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -98,7 +84,7 @@ class PageSums {
       if (g_ == 0) top[query] = top_[tile], mass[query] = mass_[tile];
 #pragma unroll
       for (int i = 0; i < 2 * kDimTiles; ++i) {
-        out[query * kDim + 8 * i + g_] = acc_[tile][i] + (i < common ? common_[tile] : 0.0f);
+        out[query * kStride + 8 * i + g_] = acc_[tile][i] + (i < common ? common_[tile] : 0.0f);
       }
     }
     if (args_.a.layout.v_mean == 0) return;
@@ -106,10 +92,10 @@ class PageSums {
 #pragma unroll
     for (int x = 0; x < kQueries; ++x) {
       LaneValues<kDim> values;
-      values.Load(out + x * kDim, lane_);
+      values.Load(out + x * kStride, lane_);
 #pragma unroll
       for (int i = 0; i < kPer; ++i) values.of[i] += mean_acc_[x][i];
-      values.Store(out + x * kDim, lane_);
+      values.Store(out + x * kStride, lane_);
     }
   }
 

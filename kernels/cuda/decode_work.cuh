@@ -1,6 +1,6 @@
 // The work of a decode launch as a line of items: for each unit (sequence, KV
-// head, pass over its queries) kChunkItems per chunk of open tokens, which belongs
-// to whoever has the first of them, and one per page.
+// head, pass over its queries) kStartItems for its start, one per page, and chunk_items
+// per chunk of open tokens, which belongs to whoever has the first of them.
 // Blocks take equal stretches of it and their warps equal parts of those,
 // whatever units they cover, so that all end together.
 #pragma once
@@ -17,13 +17,15 @@ struct SeqWork {
   uint32_t pages;       // sealed
   uint32_t first_page;  // that the window reaches
   uint32_t open;        // tokens
-  uint32_t chunks;      // of open tokens; their items come first
-  uint32_t items;       // at least one, which may be empty
+  uint32_t chunks;      // of open tokens; their items come last
+  uint32_t chunk_items;  // 3 or 4
+  uint32_t items;
 
-  __device__ static SeqWork Of(const DecodeArgs& args, uint32_t seq) {
+  __device__ static SeqWork Of(const KernelArgs& kernel_args, uint32_t seq) {
+    const DecodeArgs& args = kernel_args.a;
     SeqWork work;
-    work.pages = __ldg(args.num_pages + seq);
-    work.open = __ldg(args.open_tokens + seq);
+    work.pages = LoadLength(args.num_pages + seq);
+    work.open = LoadLength(args.open_tokens + seq);
     work.first_page = 0;
     if (args.window != 0) {
       const int64_t end = int64_t{work.Length()} - args.query_tokens + 1;  // of the first query
@@ -33,12 +35,30 @@ struct SeqWork {
       }
     }
     work.chunks = (work.open + kOpenChunk - 1) / kOpenChunk;
-    work.items = max(kChunkItems * work.chunks + work.pages - work.first_page, 1u);
+    work.chunk_items = kernel_args.chunk_items;
+    work.items = kStartItems + work.pages - work.first_page + work.chunk_items * work.chunks;
     return work;
+  }
+  // Chunks before the one that an item of the unit is the first of, or inside of.
+  __device__ uint32_t ChunkOf(uint32_t item) const {
+    const uint32_t before = kStartItems + pages - first_page;
+    const uint32_t over = max(item, before) - before + chunk_items - 1;
+    return min(chunk_items == 4 ? over / 4 : over / 3, chunks);
+  }
+  __device__ uint32_t PageOf(uint32_t item) const {
+    return min(first_page + max(item, kStartItems) - kStartItems, pages);
   }
   __device__ uint32_t Length() const { return open + kPageTokens * pages; }
   // Open tokens that are older than the pages.
   __device__ uint32_t Sinks(const DecodeArgs& args) const { return min(args.sink_tokens, open); }
+
+ private:
+  // Not a load of constants, which the compiler may move to before earlier launches end.
+  static __device__ __forceinline__ uint32_t LoadLength(const int32_t* from) {
+    uint32_t length;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(length) : "l"(from));
+    return length;
+  }
 };
 
 // Part b of n equal parts of `total` items begins here.
@@ -108,7 +128,7 @@ class WorkLine {
   }
   // Of all units of a sequence.
   __device__ static uint32_t ItemsOf(const KernelArgs& args, uint32_t seq) {
-    return seq < args.a.num_seqs ? args.rows.value() * SeqWork::Of(args.a, seq).items : 0;
+    return seq < args.a.num_seqs ? args.rows.value() * SeqWork::Of(args, seq).items : 0;
   }
   __device__ static uint32_t Prefix(uint32_t items, uint32_t lane) {  // inclusive
 #pragma unroll
@@ -132,24 +152,17 @@ struct Walk {
   SeqWork work;
 
   __device__ uint32_t Take() const { return min(left, work.items - offset); }
-  __device__ uint32_t ChunkOf(uint32_t item) const {
-    return min((item + kChunkItems - 1) / kChunkItems, work.chunks);
-  }
-  __device__ uint32_t ChunkBegin() const { return ChunkOf(offset); }
-  __device__ uint32_t ChunkEnd() const { return ChunkOf(offset + Take()); }
-  __device__ uint32_t PageOf(uint32_t item) const {
-    const uint32_t before = kChunkItems * work.chunks;
-    return min(work.first_page + (item > before ? item - before : 0), work.pages);
-  }
-  __device__ uint32_t PageBegin() const { return PageOf(offset); }
-  __device__ uint32_t PageEnd() const { return PageOf(offset + Take()); }
+  __device__ uint32_t ChunkBegin() const { return work.ChunkOf(offset); }
+  __device__ uint32_t ChunkEnd() const { return work.ChunkOf(offset + Take()); }
+  __device__ uint32_t PageBegin() const { return work.PageOf(offset); }
+  __device__ uint32_t PageEnd() const { return work.PageOf(offset + Take()); }
   __device__ void Next(const KernelArgs& args) {
     left -= Take();
     offset = 0;
     if (left == 0) return;
     if (++row < args.rows.value()) return;
     row = 0;
-    work = SeqWork::Of(args.a, ++seq);
+    work = SeqWork::Of(args, ++seq);
   }
 };
 
@@ -171,8 +184,8 @@ struct Batch {
     const uint32_t rows = args.rows.value();
     const auto first = line.Find(begin);
     const auto last = line.Find(end - 1);
-    const uint32_t items = SeqWork::Of(args.a, first.seq).items;
-    uint32_t last_items = SeqWork::Of(args.a, last.seq).items;
+    const uint32_t items = SeqWork::Of(args, first.seq).items;
+    uint32_t last_items = SeqWork::Of(args, last.seq).items;
     const uint2 row = SmallQuotient(begin - first.begin, items);
     const uint2 last_row = SmallQuotient(end - 1 - last.begin, last_items);
     unit = first.seq * rows + row.x;
@@ -183,7 +196,7 @@ struct Batch {
     if (num_units > args.slots) {
       num_units = args.slots;
       const uint32_t seq = args.rows.Divide(unit + num_units - 1);
-      last_items = SeqWork::Of(args.a, seq).items;
+      last_items = SeqWork::Of(args, seq).items;
       last_begin = line.Begin(seq) + args.rows.Rest(unit + num_units - 1) * last_items;
       this->end = last_begin + last_items;
     }
@@ -200,7 +213,7 @@ struct Batch {
     if (walk.left == 0) return walk;
     const auto place = line.Find(from);
     walk.seq = place.seq;
-    walk.work = SeqWork::Of(args.a, walk.seq);
+    walk.work = SeqWork::Of(args, walk.seq);
     const uint2 row = SmallQuotient(from - place.begin, walk.work.items);
     walk.row = row.x;
     walk.offset = row.y;

@@ -23,8 +23,8 @@ class PageCopier {
     asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier_),
                  "r"(bytes_ + kExtra)
                  : "memory");
-    Copy(stage_, from, bytes_);
-    Copy(stage_ + bytes_, extra, kExtra);
+    Copy(stage_, from, bytes_, kEvictFirst);
+    Copy(stage_ + bytes_, extra, kExtra, kEvictNormal);
   }
   // phase  number of times that this stage was waited for before
   template <int kInFlight>
@@ -64,11 +64,15 @@ class PageCopier {
 
  private:
 #if __CUDA_ARCH__ >= 900
-  __device__ void Copy(uint32_t to, const uint8_t* from, uint32_t bytes) const {
+  // Policies of the second-level cache, as createpolicy makes them. Codes are read once;
+  // the means' scales of other heads are next to those that are copied.
+  static constexpr uint64_t kEvictNormal = 0x1000000000000000, kEvictFirst = 0x12f0000000000000;
+
+  __device__ void Copy(uint32_t to, const uint8_t* from, uint32_t bytes, uint64_t policy) const {
     asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-            "r"(to),
-        "l"(from), "r"(bytes), "r"(barrier_)
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier_), "l"(policy)
         : "memory");
   }
 #endif

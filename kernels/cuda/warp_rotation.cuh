@@ -53,15 +53,30 @@ struct WarpRotation {
       }
     }
 
-   private:
-    template <typename T>
-    static __device__ void Load(const T* from, T (&to)[kPer]) {
-      struct alignas(sizeof(T) * kPer) Vector {
-        T values[kPer];
-      };
-      const Vector vector = *reinterpret_cast<const Vector*>(from);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) to[i] = vector.values[i];
+    __device__ const Tables& Round(int) const { return *this; }
+    __device__ uint16_t Place(int round, int i) const { return permutation[round][i]; }
+    __device__ float Factor(int round, int i) const { return factors[round][i]; }
+  };
+
+  // Tables in shared memory, of which a round is read at a time.
+  struct SharedTables {
+    using Rotation = WarpRotation;
+    const uint16_t* permutation;  // [3, kDim]
+    const float* factors;
+    int lane;
+    bool is_halved;
+
+    struct OfRound {
+      uint16_t permutation[kPer];
+      float factors[kPer];
+      __device__ uint16_t Place(int, int i) const { return permutation[i]; }
+      __device__ float Factor(int, int i) const { return factors[i]; }
+    };
+    __device__ OfRound Round(int round) const {
+      OfRound of;
+      Load(permutation + round * kDim + lane * kPer, of.permutation);
+      Load(factors + round * kDim + lane * kPer, of.factors);
+      return of;
     }
   };
 
@@ -82,10 +97,12 @@ struct WarpRotation {
     __syncwarp();
   }
 
-  static __device__ void ApplyInverse(float* y, const Tables& tables, int lane) {
+  template <typename AnyTables>
+  static __device__ void ApplyInverse(float* y, const AnyTables& tables, int lane) {
     float v[kPer];
 #pragma unroll
     for (int round = 2; round >= 0; --round) {
+      const auto& of_round = tables.Round(round);
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < kPer; ++i) v[i] = y[lane * kPer + i];
@@ -93,10 +110,21 @@ struct WarpRotation {
       __syncwarp();
 #pragma unroll
       for (int i = 0; i < kPer; ++i) {
-        y[tables.permutation[round][i]] = v[i] * tables.factors[round][i];
+        y[of_round.Place(round, i)] = v[i] * of_round.Factor(round, i);
       }
     }
     __syncwarp();
+  }
+
+ private:
+  template <typename T>
+  static __device__ void Load(const T* from, T (&to)[kPer]) {
+    struct alignas(sizeof(T) * kPer) Vector {
+      T values[kPer];
+    };
+    const Vector vector = *reinterpret_cast<const Vector*>(from);
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) to[i] = vector.values[i];
   }
 };
 
