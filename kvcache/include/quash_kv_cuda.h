@@ -94,7 +94,9 @@ typedef struct quash_kv_cuda_attend_args {
   float softcap;         /* scores become softcap * tanh(score / softcap); 0: off */
   uint32_t window;       /* a query sees its last `window` tokens, itself included;
                             0: all; below 2^31 */
-  void *workspace;       /* quash_kv_cuda_workspace_bytes(), zeroed once; of one stream */
+  void *workspace;       /* quash_kv_cuda_workspace_bytes(), zeroed once, for launches of
+                            these sizes on one stream; to be zeroed again if one was cut
+                            off */
 } quash_kv_cuda_attend_args;
 
 /* 0 for sizes that attention does not take. */
