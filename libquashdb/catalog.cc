@@ -218,7 +218,7 @@ Status DecodePartitionHead(std::string_view bytes, PartitionHead* out) {
   const auto* stored = Open<fb::Partition>(bytes, &buffer);
   const auto damaged = [] { return Damaged("a collection's partition index"); };
   if (stored == nullptr || stored->lists() == nullptr || stored->centroids() == nullptr ||
-      !IsAligned(stored->lists()->Data()) || !IsAligned(stored->centroids()->Data())) {
+      !IsAligned(*stored->lists()) || !IsAligned(*stored->centroids())) {
     return damaged();
   }
   PartitionHead head;

@@ -56,7 +56,7 @@ bool DecodeValue(const fb::FieldValue& stored, Value* value) {
       *value = stored.text()->str();
       return true;
     case QUASH_FIELD_INT_LIST:
-      if (stored.integers() == nullptr || !IsAligned(stored.integers()->Data())) return false;
+      if (stored.integers() == nullptr || !IsAligned(*stored.integers())) return false;
       *value = std::vector<int64_t>(stored.integers()->begin(), stored.integers()->end());
       return true;
     case QUASH_FIELD_STRING_LIST: {

@@ -77,5 +77,16 @@ TEST_CASE("a record with a misaligned list of integers is damaged") {
   CHECK(DecodeRecord(WithVectorMoved(body, elements, 4), spec, &read).code() == QUASH_CORRUPT);
 }
 
+TEST_CASE("an empty list of integers is read wherever it lies") {
+  CollectionSpec spec;
+  spec.fields = {{"name", QUASH_FIELD_STRING}, {"codes", QUASH_FIELD_INT_LIST}};
+  for (size_t length = 0; length < 16; ++length) {
+    Record record, read;
+    record.values = {std::string(length, 'a'), std::vector<int64_t>()};
+    REQUIRE(DecodeRecord(EncodeRecord(record), spec, &read).ok());
+    CHECK(read.values == record.values);
+  }
+}
+
 }  // namespace
 }  // namespace quash
