@@ -298,7 +298,10 @@ Status StoredCollection::RewriteWhenQuiet(const std::function<bool()>& stop) {
       if (found) QUASH_RETURN_IF_ERROR(RewriteAround(&s));
     }
   }
-  return Status();
+  // All of the tail is in memory. Half a segment is worth being one.
+  const std::lock_guard lock(database_->writer_mutex());
+  QUASH_RETURN_IF_ERROR(CheckWritable());
+  return 2 * state_.tail_rows >= entry_.segment_rows ? SealTail() : Status();
 }
 
 // Under the writer lock.

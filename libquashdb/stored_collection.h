@@ -58,7 +58,7 @@ class StoredCollection final : public Collection {
                         bool* idle);
   Status DropDamagedPartitions();
   // Rewrites the segments with more dead rows than a database at rest should have, one
-  // at a time; writes come in between.
+  // at a time; writes come in between. Seals a tail of half a segment.
   Status RewriteWhenQuiet(const std::function<bool()>& stop);
   // Keeps how recall grows with probed lists.
   Status SetRecallCurve(std::vector<RecallPoint> curve);

@@ -252,6 +252,11 @@ TEST_CASE("the tail's rows are put into lists once nothing is written") {
   CHECK(Stats(c.get()).tail_rows < 600);
   CheckFound(c.get(), stored, 10000, 12000);
   CheckSearches(c.get(), stored);
+  // Half a segment is sealed at rest.
+  Add(c.get(), 1800, 30000, 6, &stored);
+  REQUIRE(Becomes([&] { return Stats(c.get()).tail_rows == 0; }));
+  CheckFound(c.get(), stored, 10000, 12000);
+  CheckSearches(c.get(), stored);
   REQUIRE_OK(quash_compact(db.get()));
   CheckSearches(c.get(), stored);
   CHECK_OK(quash_verify(db.get(), nullptr));
