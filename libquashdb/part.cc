@@ -7,6 +7,8 @@
 #include <cstring>
 #include <new>
 
+#include "libquashdb/buffer_arena.h"
+
 namespace quash {
 namespace {
 
@@ -45,13 +47,29 @@ Status Damaged(const PartName& name, const char* what) {
 }  // namespace
 
 AlignedBuffer::AlignedBuffer(size_t size)
-    : data_(static_cast<uint8_t*>(::operator new(std::max<size_t>(size, 1),
-                                                 std::align_val_t{64}))),
-      size_(size) {
+    : data_(static_cast<uint8_t*>(BufferArena::Get().TryAllocate(size))),
+      size_(size),
+      in_arena_(data_ != nullptr) {
+  if (!in_arena_) {
+    try {
+      data_ = static_cast<uint8_t*>(
+          ::operator new(std::max<size_t>(size, 1), std::align_val_t{64}));
+    } catch (...) {
+      BufferArena::Get().FreedOutside(size);
+      throw;
+    }
+  }
   std::memset(data_, 0, size);
 }
 
-AlignedBuffer::~AlignedBuffer() { ::operator delete(data_, std::align_val_t{64}); }
+AlignedBuffer::~AlignedBuffer() {
+  if (in_arena_) {
+    BufferArena::Get().Free(data_, size_);
+  } else {
+    ::operator delete(data_, std::align_val_t{64});
+    BufferArena::Get().FreedOutside(size_);
+  }
+}
 
 void SealPart(const PartName& name, uint32_t rows, uint32_t dim, uint32_t bits, uint32_t rerank,
               AlignedBuffer* part) {

@@ -30,6 +30,7 @@ class AlignedBuffer {
  private:
   uint8_t* data_;
   size_t size_;
+  bool in_arena_;
 };
 using BufferRef = std::shared_ptr<const AlignedBuffer>;
 
