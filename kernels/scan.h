@@ -82,6 +82,12 @@ struct ScanKernels {
                      const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
                      size_t nblocks, float threshold, uint32_t* rows, float* scores);
 
+  // best[b] = the largest score of the rows of block b that are masked in, -infinity if
+  // there are none: by the formula of collect() where sums2 is null, else of collect2().
+  void (*best_of_blocks)(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
+                         const float* norm_sq, float mul1, float mul2, float add,
+                         const uint32_t* mask, size_t nblocks, float* best);
+
   // sum_j values_j * levels[code_j] of one row code, exact in int32.
   //   row_code  [bits][plane_bytes] u8
   //   levels    [16], of LevelCodebook

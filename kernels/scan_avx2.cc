@@ -71,11 +71,49 @@ void PlaneSumsOf(const uint8_t* plane, size_t nblocks, size_t plane_bytes,
   }
 }
 
+// One query: two blocks at once share the loaded tables, whose loads would bound the speed.
+void PlaneSumsOfOne(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const uint8_t* lut,
+                    uint16_t* sums) {
+  const size_t block_bytes = plane_bytes * kBlockRows;
+  const __m256i low_nibble = _mm256_set1_epi8(15);
+  for (; nblocks >= 2; nblocks -= 2, plane += 2 * block_bytes, sums += 2 * kBlockRows) {
+    RowSums rows[2];
+    const auto* next = reinterpret_cast<const char*>(plane + 2 * block_bytes);
+    for (size_t byte = 0; byte < plane_bytes; byte += 2) {
+      const uint8_t* tables = lut + byte * 32;
+      const __m256i table1 = Table(tables), table2 = Table(tables + 16);
+      const __m256i table3 = Table(tables + 32), table4 = Table(tables + 48);
+#pragma GCC unroll 2
+      for (size_t b = 0; b < 2; ++b) {
+        // The next blocks in the order of memory: the scan streams, and the table stays in L1.
+        _mm_prefetch(next, _MM_HINT_T0);
+        next += 64;
+        const auto* pair =
+            reinterpret_cast<const __m256i*>(plane + b * block_bytes + byte * kBlockRows);
+        const __m256i first = _mm256_loadu_si256(pair);
+        const __m256i second = _mm256_loadu_si256(pair + 1);
+        const auto low = [=](__m256i code) { return _mm256_and_si256(code, low_nibble); };
+        const auto high = [=](__m256i code) {
+          return _mm256_and_si256(_mm256_srli_epi16(code, 4), low_nibble);
+        };
+        const __m256i sum_first = _mm256_add_epi8(_mm256_shuffle_epi8(table1, low(first)),
+                                                  _mm256_shuffle_epi8(table2, high(first)));
+        const __m256i sum_second = _mm256_add_epi8(_mm256_shuffle_epi8(table3, low(second)),
+                                                   _mm256_shuffle_epi8(table4, high(second)));
+        rows[b].Add(_mm256_add_epi8(sum_first, sum_second));
+      }
+    }
+    rows[0].Store(sums);
+    rows[1].Store(sums + kBlockRows);
+  }
+  if (nblocks != 0) PlaneSumsOf<1>(plane, 1, plane_bytes, &lut, sums, kBlockRows);
+}
+
 void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const uint8_t* const* luts,
                size_t nq, uint16_t* sums, size_t sums_stride) {
   switch (nq) {
     case 1:
-      return PlaneSumsOf<1>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
+      return PlaneSumsOfOne(plane, nblocks, plane_bytes, luts[0], sums);
     case 2:
       return PlaneSumsOf<2>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
     case 3:
@@ -85,18 +123,53 @@ void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const u
   }
 }
 
+// What collect() and its kin score rows from.
+struct ScoreInputs {
+  const uint16_t* sums1;
+  const uint16_t* sums2;
+  const float* scale;
+  const float* norm_sq;
+  float mul1, mul2, add;
+};
+
 inline __m256 LoadSums(const uint16_t* sums) {
   const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(sums));
   return _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(packed));
 }
 
 template <bool kTwoPlanes, bool kNorms>
-size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
-                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
-                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
-  const __m256 mul1_v = _mm256_set1_ps(mul1), mul2_v = _mm256_set1_ps(mul2);
-  const __m256 add_v = _mm256_set1_ps(add), threshold_v = _mm256_set1_ps(threshold);
-  const __m256 two = _mm256_set1_ps(2.0f);
+class RowScores {
+ public:
+  explicit RowScores(const ScoreInputs& in)
+      : in_(in),
+        mul1_(_mm256_set1_ps(in.mul1)),
+        mul2_(_mm256_set1_ps(in.mul2)),
+        add_(_mm256_set1_ps(in.add)) {}
+
+  // Of 8 rows.
+  __m256 operator()(size_t row) const {
+    __m256 value = _mm256_mul_ps(mul1_, LoadSums(in_.sums1 + row));
+    if constexpr (kTwoPlanes) {
+      value = _mm256_add_ps(value, _mm256_mul_ps(mul2_, LoadSums(in_.sums2 + row)));
+    }
+    __m256 score = _mm256_mul_ps(_mm256_loadu_ps(in_.scale + row), _mm256_add_ps(value, add_));
+    if constexpr (kNorms) {
+      score = _mm256_sub_ps(_mm256_mul_ps(_mm256_set1_ps(2.0f), score),
+                            _mm256_loadu_ps(in_.norm_sq + row));
+    }
+    return score;
+  }
+
+ private:
+  const ScoreInputs in_;
+  const __m256 mul1_, mul2_, add_;
+};
+
+template <bool kTwoPlanes, bool kNorms>
+size_t CollectOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float threshold,
+                 uint32_t* rows, float* scores) {
+  const RowScores<kTwoPlanes, kNorms> score_of(in);
+  const __m256 threshold_v = _mm256_set1_ps(threshold);
   size_t kept = 0;
   for (size_t block = 0; block < nblocks; ++block) {
     if (mask[block] == 0) continue;
@@ -104,14 +177,7 @@ size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scal
     alignas(32) float of_block[kBlockRows];
     uint32_t reached = 0;
     for (size_t i = 0; i < kBlockRows; i += 8) {
-      __m256 value = _mm256_mul_ps(mul1_v, LoadSums(sums1 + base + i));
-      if constexpr (kTwoPlanes) {
-        value = _mm256_add_ps(value, _mm256_mul_ps(mul2_v, LoadSums(sums2 + base + i)));
-      }
-      __m256 score = _mm256_mul_ps(_mm256_loadu_ps(scale + base + i), _mm256_add_ps(value, add_v));
-      if constexpr (kNorms) {
-        score = _mm256_sub_ps(_mm256_mul_ps(two, score), _mm256_loadu_ps(norm_sq + base + i));
-      }
+      const __m256 score = score_of(base + i);
       _mm256_store_ps(of_block + i, score);
       const auto hits =
           static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(score, threshold_v, _CMP_GE_OQ)));
@@ -127,11 +193,37 @@ size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scal
   return kept;
 }
 
+template <bool kTwoPlanes, bool kNorms>
+void BestOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float* best) {
+  const RowScores<kTwoPlanes, kNorms> score_of(in);
+  const __m256 none = _mm256_set1_ps(-__builtin_inff());
+  const __m256i lane_bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  for (size_t block = 0; block < nblocks; ++block) {
+    const size_t base = block * kBlockRows;
+    __m256 of_block = none;
+    if (mask[block] == ~uint32_t{0}) {
+      of_block = _mm256_max_ps(_mm256_max_ps(score_of(base), score_of(base + 8)),
+                               _mm256_max_ps(score_of(base + 16), score_of(base + 24)));
+    } else if (mask[block] != 0) {
+      for (size_t i = 0; i < kBlockRows; i += 8) {
+        const __m256i wanted = _mm256_set1_epi32(static_cast<int>(mask[block] >> i));
+        const __m256i is_wanted =
+            _mm256_cmpeq_epi32(_mm256_and_si256(wanted, lane_bit), lane_bit);
+        of_block = _mm256_max_ps(
+            of_block, _mm256_blendv_ps(none, score_of(base + i), _mm256_castsi256_ps(is_wanted)));
+      }
+    }
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(of_block), _mm256_extractf128_ps(of_block, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    best[block] = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+}
+
 size_t Collect(const uint16_t* sums, const float* scale, const float* norm_sq, float mul, float add,
                const uint32_t* mask, size_t nblocks, float threshold, uint32_t* rows,
                float* scores) {
   const auto collect = norm_sq != nullptr ? CollectOf<false, true> : CollectOf<false, false>;
-  return collect(sums, nullptr, scale, norm_sq, mul, 0, add, mask, nblocks, threshold, rows,
+  return collect({sums, nullptr, scale, norm_sq, mul, 0, add}, mask, nblocks, threshold, rows,
                  scores);
 }
 
@@ -139,8 +231,17 @@ size_t Collect2(const uint16_t* sums1, const uint16_t* sums2, const float* scale
                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
   const auto collect = norm_sq != nullptr ? CollectOf<true, true> : CollectOf<true, false>;
-  return collect(sums1, sums2, scale, norm_sq, mul1, mul2, add, mask, nblocks, threshold, rows,
+  return collect({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, threshold, rows,
                  scores);
+}
+
+void BestOfBlocks(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
+                  const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
+                  size_t nblocks, float* best) {
+  const bool norms = norm_sq != nullptr;
+  const auto best_of = sums2 != nullptr ? (norms ? BestOf<true, true> : BestOf<true, false>)
+                                        : (norms ? BestOf<false, true> : BestOf<false, false>);
+  best_of({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, best);
 }
 
 // ---- Full-code score ----------------------------------------------------------
@@ -342,8 +443,8 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kAvx2 = {
-    "avx2",    PlaneSums,    Collect, Collect2, CodeDot,  Dot<float>, Dot<uint16_t>, Dot<int8_t>,
-    L2<float>, L2<uint16_t>, L2I8,    F32ToF16, F16ToF32, F32ToI8,    Hadamard,      Quantize,
+    "avx2", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, Dot<float>, Dot<uint16_t>,
+    Dot<int8_t>, L2<float>, L2<uint16_t>, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
 };
 
 }  // namespace

@@ -140,32 +140,60 @@ void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const u
   }
 }
 
+// What collect() and its kin score rows from.
+struct ScoreInputs {
+  const uint16_t* sums1;
+  const uint16_t* sums2;
+  const float* scale;
+  const float* norm_sq;
+  float mul1, mul2, add;
+};
+
 inline __m512 LoadSums(const uint16_t* sums) {
   const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums));
   return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(packed));
 }
 
 template <bool kTwoPlanes, bool kNorms>
-size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
-                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
-                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
-  const __m512 mul1_v = _mm512_set1_ps(mul1), mul2_v = _mm512_set1_ps(mul2);
-  const __m512 add_v = _mm512_set1_ps(add), threshold_v = _mm512_set1_ps(threshold);
-  const __m512 two = _mm512_set1_ps(2.0f);
+class RowScores {
+ public:
+  explicit RowScores(const ScoreInputs& in)
+      : in_(in),
+        mul1_(_mm512_set1_ps(in.mul1)),
+        mul2_(_mm512_set1_ps(in.mul2)),
+        add_(_mm512_set1_ps(in.add)) {}
+
+  // Of 16 rows.
+  __m512 operator()(size_t row) const {
+    __m512 value = _mm512_mul_ps(mul1_, LoadSums(in_.sums1 + row));
+    if constexpr (kTwoPlanes) {
+      value = _mm512_add_ps(value, _mm512_mul_ps(mul2_, LoadSums(in_.sums2 + row)));
+    }
+    __m512 score = _mm512_mul_ps(_mm512_loadu_ps(in_.scale + row), _mm512_add_ps(value, add_));
+    if constexpr (kNorms) {
+      score = _mm512_sub_ps(_mm512_mul_ps(_mm512_set1_ps(2.0f), score),
+                            _mm512_loadu_ps(in_.norm_sq + row));
+    }
+    return score;
+  }
+
+ private:
+  const ScoreInputs in_;
+  const __m512 mul1_, mul2_, add_;
+};
+
+template <bool kTwoPlanes, bool kNorms>
+size_t CollectOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float threshold,
+                 uint32_t* rows, float* scores) {
+  const RowScores<kTwoPlanes, kNorms> score_of(in);
+  const __m512 threshold_v = _mm512_set1_ps(threshold);
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   size_t kept = 0;
   for (size_t block = 0; block < nblocks; ++block) {
     if (mask[block] == 0) continue;
     for (size_t half = 0; half < 2; ++half) {
       const size_t base = block * kBlockRows + half * 16;
-      __m512 value = _mm512_mul_ps(mul1_v, LoadSums(sums1 + base));
-      if constexpr (kTwoPlanes) {
-        value = _mm512_add_ps(value, _mm512_mul_ps(mul2_v, LoadSums(sums2 + base)));
-      }
-      __m512 score = _mm512_mul_ps(_mm512_loadu_ps(scale + base), _mm512_add_ps(value, add_v));
-      if constexpr (kNorms) {
-        score = _mm512_sub_ps(_mm512_mul_ps(two, score), _mm512_loadu_ps(norm_sq + base));
-      }
+      const __m512 score = score_of(base);
       const auto wanted = static_cast<__mmask16>(mask[block] >> (half * 16));
       const __mmask16 reached = _mm512_mask_cmp_ps_mask(wanted, score, threshold_v, _CMP_GE_OQ);
       if (reached == 0) continue;
@@ -180,11 +208,27 @@ size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scal
   return kept;
 }
 
+template <bool kTwoPlanes, bool kNorms>
+void BestOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float* best) {
+  const RowScores<kTwoPlanes, kNorms> score_of(in);
+  for (size_t block = 0; block < nblocks; ++block) {
+    const size_t base = block * kBlockRows;
+    __m512 of_block = _mm512_set1_ps(-__builtin_inff());
+    if (mask[block] != 0) {
+      const auto first = static_cast<__mmask16>(mask[block]);
+      const auto second = static_cast<__mmask16>(mask[block] >> 16);
+      of_block = _mm512_mask_max_ps(of_block, first, of_block, score_of(base));
+      of_block = _mm512_mask_max_ps(of_block, second, of_block, score_of(base + 16));
+    }
+    best[block] = _mm512_reduce_max_ps(of_block);
+  }
+}
+
 size_t Collect(const uint16_t* sums, const float* scale, const float* norm_sq, float mul, float add,
                const uint32_t* mask, size_t nblocks, float threshold, uint32_t* rows,
                float* scores) {
   const auto collect = norm_sq != nullptr ? CollectOf<false, true> : CollectOf<false, false>;
-  return collect(sums, nullptr, scale, norm_sq, mul, 0, add, mask, nblocks, threshold, rows,
+  return collect({sums, nullptr, scale, norm_sq, mul, 0, add}, mask, nblocks, threshold, rows,
                  scores);
 }
 
@@ -192,8 +236,17 @@ size_t Collect2(const uint16_t* sums1, const uint16_t* sums2, const float* scale
                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
   const auto collect = norm_sq != nullptr ? CollectOf<true, true> : CollectOf<true, false>;
-  return collect(sums1, sums2, scale, norm_sq, mul1, mul2, add, mask, nblocks, threshold, rows,
+  return collect({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, threshold, rows,
                  scores);
+}
+
+void BestOfBlocks(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
+                  const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
+                  size_t nblocks, float* best) {
+  const bool norms = norm_sq != nullptr;
+  const auto best_of = sums2 != nullptr ? (norms ? BestOf<true, true> : BestOf<true, false>)
+                                        : (norms ? BestOf<false, true> : BestOf<false, false>);
+  best_of({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, best);
 }
 
 // ---- Full-code score ----------------------------------------------------------
@@ -462,8 +515,8 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kAvx512 = {
-    "avx512",  PlaneSums,    Collect, Collect2, CodeDot,  Dot<float>, Dot<uint16_t>, Dot<int8_t>,
-    L2<float>, L2<uint16_t>, L2I8,    F32ToF16, F16ToF32, F32ToI8,    Hadamard,      Quantize,
+    "avx512", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, Dot<float>, Dot<uint16_t>,
+    Dot<int8_t>, L2<float>, L2<uint16_t>, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
 };
 
 }  // namespace

@@ -83,17 +83,51 @@ void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const u
   }
 }
 
+// What collect() and its kin score rows from.
+struct ScoreInputs {
+  const uint16_t* sums1;
+  const uint16_t* sums2;
+  const float* scale;
+  const float* norm_sq;
+  float mul1, mul2, add;
+};
+
 inline float32x4_t LoadSums(const uint16_t* sums) {
   return vcvtq_f32_u32(vmovl_u16(vld1_u16(sums)));
 }
 
 template <bool kTwoPlanes, bool kNorms>
-size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
-                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
-                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
-  const float32x4_t mul1_v = vdupq_n_f32(mul1), mul2_v = vdupq_n_f32(mul2);
-  const float32x4_t add_v = vdupq_n_f32(add), threshold_v = vdupq_n_f32(threshold);
-  const float32x4_t two = vdupq_n_f32(2.0f);
+class RowScores {
+ public:
+  explicit RowScores(const ScoreInputs& in)
+      : in_(in),
+        mul1_(vdupq_n_f32(in.mul1)),
+        mul2_(vdupq_n_f32(in.mul2)),
+        add_(vdupq_n_f32(in.add)) {}
+
+  // Of 4 rows.
+  float32x4_t operator()(size_t row) const {
+    float32x4_t value = vmulq_f32(mul1_, LoadSums(in_.sums1 + row));
+    if constexpr (kTwoPlanes) {
+      value = vaddq_f32(value, vmulq_f32(mul2_, LoadSums(in_.sums2 + row)));
+    }
+    float32x4_t score = vmulq_f32(vld1q_f32(in_.scale + row), vaddq_f32(value, add_));
+    if constexpr (kNorms) {
+      score = vsubq_f32(vmulq_f32(vdupq_n_f32(2.0f), score), vld1q_f32(in_.norm_sq + row));
+    }
+    return score;
+  }
+
+ private:
+  const ScoreInputs in_;
+  const float32x4_t mul1_, mul2_, add_;
+};
+
+template <bool kTwoPlanes, bool kNorms>
+size_t CollectOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float threshold,
+                 uint32_t* rows, float* scores) {
+  const RowScores<kTwoPlanes, kNorms> score_of(in);
+  const float32x4_t threshold_v = vdupq_n_f32(threshold);
   constexpr uint32_t kLaneBits[4] = {1, 2, 4, 8};
   size_t kept = 0;
   for (size_t block = 0; block < nblocks; ++block) {
@@ -103,14 +137,7 @@ size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scal
     uint32x4_t reached = vdupq_n_u32(0);
     uint32x4_t lane_bits = vld1q_u32(kLaneBits);
     for (size_t i = 0; i < kBlockRows; i += 4) {
-      float32x4_t value = vmulq_f32(mul1_v, LoadSums(sums1 + base + i));
-      if constexpr (kTwoPlanes) {
-        value = vaddq_f32(value, vmulq_f32(mul2_v, LoadSums(sums2 + base + i)));
-      }
-      float32x4_t score = vmulq_f32(vld1q_f32(scale + base + i), vaddq_f32(value, add_v));
-      if constexpr (kNorms) {
-        score = vsubq_f32(vmulq_f32(two, score), vld1q_f32(norm_sq + base + i));
-      }
+      const float32x4_t score = score_of(base + i);
       vst1q_f32(of_block + i, score);
       reached = vorrq_u32(reached, vandq_u32(vcgeq_f32(score, threshold_v), lane_bits));
       lane_bits = vshlq_n_u32(lane_bits, 4);
@@ -125,11 +152,29 @@ size_t CollectOf(const uint16_t* sums1, const uint16_t* sums2, const float* scal
   return kept;
 }
 
+template <bool kTwoPlanes, bool kNorms>
+void BestOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float* best) {
+  const RowScores<kTwoPlanes, kNorms> score_of(in);
+  const float32x4_t none = vdupq_n_f32(-__builtin_inff());
+  constexpr uint32_t kLaneBits[4] = {1, 2, 4, 8};
+  for (size_t block = 0; block < nblocks; ++block) {
+    float32x4_t of_block = none;
+    const uint32x4_t wanted = vdupq_n_u32(mask[block]);
+    uint32x4_t lane_bits = vld1q_u32(kLaneBits);
+    for (size_t i = 0; mask[block] != 0 && i < kBlockRows; i += 4) {
+      const float32x4_t score = score_of(block * kBlockRows + i);
+      of_block = vmaxq_f32(of_block, vbslq_f32(vtstq_u32(wanted, lane_bits), score, none));
+      lane_bits = vshlq_n_u32(lane_bits, 4);
+    }
+    best[block] = vmaxvq_f32(of_block);
+  }
+}
+
 size_t Collect(const uint16_t* sums, const float* scale, const float* norm_sq, float mul, float add,
                const uint32_t* mask, size_t nblocks, float threshold, uint32_t* rows,
                float* scores) {
   const auto collect = norm_sq != nullptr ? CollectOf<false, true> : CollectOf<false, false>;
-  return collect(sums, nullptr, scale, norm_sq, mul, 0, add, mask, nblocks, threshold, rows,
+  return collect({sums, nullptr, scale, norm_sq, mul, 0, add}, mask, nblocks, threshold, rows,
                  scores);
 }
 
@@ -137,8 +182,17 @@ size_t Collect2(const uint16_t* sums1, const uint16_t* sums2, const float* scale
                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
   const auto collect = norm_sq != nullptr ? CollectOf<true, true> : CollectOf<true, false>;
-  return collect(sums1, sums2, scale, norm_sq, mul1, mul2, add, mask, nblocks, threshold, rows,
+  return collect({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, threshold, rows,
                  scores);
+}
+
+void BestOfBlocks(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
+                  const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
+                  size_t nblocks, float* best) {
+  const bool norms = norm_sq != nullptr;
+  const auto best_of = sums2 != nullptr ? (norms ? BestOf<true, true> : BestOf<true, false>)
+                                        : (norms ? BestOf<false, true> : BestOf<false, false>);
+  best_of({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, best);
 }
 
 // ---- Full-code score ----------------------------------------------------------
@@ -318,8 +372,8 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kNeon = {
-    "neon",    PlaneSums,    Collect, Collect2, CodeDot,  Dot<float>, Dot<uint16_t>, Dot<int8_t>,
-    L2<float>, L2<uint16_t>, L2I8,    F32ToF16, F16ToF32, F32ToI8,    Hadamard,      Quantize,
+    "neon", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, Dot<float>, Dot<uint16_t>,
+    Dot<int8_t>, L2<float>, L2<uint16_t>, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
 };
 
 }  // namespace

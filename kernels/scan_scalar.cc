@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/scan.h"
 
@@ -30,6 +31,14 @@ void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const u
   }
 }
 
+float ScoreOf(size_t row, const uint16_t* sums1, const uint16_t* sums2, const float* scale,
+              const float* norm_sq, float mul1, float mul2, float add) {
+  float value = mul1 * static_cast<float>(sums1[row]);
+  if (sums2 != nullptr) value = value + mul2 * static_cast<float>(sums2[row]);
+  const float score = scale[row] * (value + add);
+  return norm_sq != nullptr ? 2.0f * score - norm_sq[row] : score;
+}
+
 size_t Collect2(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
                 const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
                 size_t nblocks, float threshold, uint32_t* rows, float* scores) {
@@ -37,10 +46,7 @@ size_t Collect2(const uint16_t* sums1, const uint16_t* sums2, const float* scale
   for (size_t block = 0; block < nblocks; ++block) {
     for (uint32_t left = mask[block]; left != 0; left &= left - 1) {
       const size_t row = block * kBlockRows + std::countr_zero(left);
-      float value = mul1 * static_cast<float>(sums1[row]);
-      if (sums2 != nullptr) value = value + mul2 * static_cast<float>(sums2[row]);
-      float score = scale[row] * (value + add);
-      if (norm_sq != nullptr) score = 2.0f * score - norm_sq[row];
+      const float score = ScoreOf(row, sums1, sums2, scale, norm_sq, mul1, mul2, add);
       if (score >= threshold) {
         rows[kept] = static_cast<uint32_t>(row);
         scores[kept] = score;
@@ -56,6 +62,19 @@ size_t Collect(const uint16_t* sums, const float* scale, const float* norm_sq, f
                float* scores) {
   return Collect2(sums, nullptr, scale, norm_sq, mul, 0, add, mask, nblocks, threshold, rows,
                   scores);
+}
+
+void BestOfBlocks(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
+                  const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
+                  size_t nblocks, float* best) {
+  for (size_t block = 0; block < nblocks; ++block) {
+    best[block] = -std::numeric_limits<float>::infinity();
+    for (uint32_t left = mask[block]; left != 0; left &= left - 1) {
+      const size_t row = block * kBlockRows + std::countr_zero(left);
+      best[block] =
+          std::max(best[block], ScoreOf(row, sums1, sums2, scale, norm_sq, mul1, mul2, add));
+    }
+  }
 }
 
 int32_t CodeDot(const uint8_t* row_code, size_t bits, size_t plane_bytes, const int8_t* levels,
@@ -190,8 +209,8 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kScalar = {
-    "scalar", PlaneSums, Collect, Collect2, CodeDot,  DotF32,  DotF16,   DotI8,
-    L2F32,    L2F16,     L2I8,    F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
+    "scalar", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, DotF32, DotF16, DotI8, L2F32,
+    L2F16, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
 };
 
 }  // namespace

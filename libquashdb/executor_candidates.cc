@@ -16,11 +16,12 @@ void KthBest::Reset(size_t k) {
 
 void KthBest::Shrink() {
   std::nth_element(scores_.begin(), scores_.begin() + (k_ - 1), scores_.end(), std::greater<>());
-  threshold_ = scores_[k_ - 1];
+  Raise(scores_[k_ - 1]);
   scores_.resize(k_);
 }
 
 void KthBest::Merge(const KthBest& other) {
+  Raise(other.threshold_);
   for (float score : other.scores_) Push(score);
 }
 
@@ -47,8 +48,23 @@ void CandidateSet::Reset(const PreparedQuery& query, const PrefixModel& model, c
   cut_ = -kInfinity;
   complete_ = true;
   kth_.Reset(k);
+  expected_.Reset(k);
   rows_.clear();
   above_.clear();
+}
+
+bool CandidateSet::expects() const {
+  return adaptive_ && lower_ == -kInfinity && !has_upper();
+}
+
+void CandidateSet::Expect(std::span<const float> best) {
+  float threshold = expected_.threshold();
+  for (float estimate : best) {
+    if (estimate > threshold && expected_.Push(estimate)) threshold = expected_.threshold();
+  }
+  expected_.Finish();
+  kth_.Raise(expected_.threshold());
+  UpdateFloor();
 }
 
 void CandidateSet::UpdateFloor() {

@@ -1,9 +1,11 @@
 // The survivors of a plane scan for one query.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "libquashdb/executor_plan.h"
@@ -34,6 +36,8 @@ class KthBest {
     return true;
   }
   void Merge(const KthBest& other);
+  // The k-th best is known not to be below `bound`.
+  void Raise(float bound) { threshold_ = std::max(threshold_, bound); }
   // Not above the k-th best so far; -infinity before k scores.
   float threshold() const { return threshold_; }
   // Brings threshold() up to the k-th best.
@@ -73,6 +77,13 @@ class CandidateSet {
   bool has_upper() const { return upper_ < std::numeric_limits<float>::infinity(); }
   float slack() const { return slack_; }
   float threshold() const;
+
+  // Whether it makes use of Expect(). Not where bounds of the plan take rows out.
+  bool expects() const;
+  // The best estimates of groups of rows, all of which are pushed afterwards if they reach
+  // threshold(). Their k-th best is below that of the rows, and near it, as few of
+  // the best rows share a group.
+  void Expect(std::span<const float> best);
 
   void Push(const Survivor& survivor);
   // Whether Push() would drop it, so that who asks can spare himself finding the row.
@@ -121,6 +132,7 @@ class CandidateSet {
   float cut_ = 0;             // lowest key kept when full
   bool complete_ = true;
   KthBest kth_;
+  KthBest expected_;  // of the groups seen so far
   std::vector<Survivor> rows_;
   std::vector<Survivor> above_;
 };

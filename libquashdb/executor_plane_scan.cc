@@ -2,27 +2,28 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 
 #include "kernels/dispatch.h"
+#include "libquashdb/executor_staged.h"
 #include "libquashdb/segment_codes.h"
 
 namespace quash {
 namespace {
 
-// Sums of a chunk stay in L1, its plane in L2 up to a few hundred dimensions.
-constexpr size_t kChunkBlocks = 64;
-constexpr size_t kChunkRows = kChunkBlocks * kBlockRows;
-// The first chunk is small and each next one doubles: until some rows are seen
-// there is no threshold, and every row of a chunk survives.
+// Sums and scales of a chunk stay in L1, its plane in L2 up to a few hundred dimensions.
+constexpr size_t kChunkBlocks = 32;
+// Sums are kept for a window of several chunks, and rows taken from it only when the
+// best of all its blocks have told how good they must be. Shared by the queries.
+constexpr size_t kWindowBlocks = 2048;
+// Of a plane: the parts of a window stay in memory, whether the budget keeps them or not.
+constexpr size_t kWindowBytes = 4 << 20;
+// Without that (bounds, fixed widths) every row of a chunk survives until some rows are
+// seen: the first is small and each next one doubles, up to this.
 constexpr size_t kFirstChunkBlocks = 4;
+static_assert(kWindowBlocks % kMaxTileQueries == 0);
 
-struct Scratch {
-  alignas(kAlignment) uint16_t sums1[kPlaneSumsMaxQueries * kChunkRows];
-  alignas(kAlignment) uint16_t sums2[kPlaneSumsMaxQueries * kChunkRows];
-  alignas(kAlignment) uint32_t rows[kChunkRows];
-  alignas(kAlignment) float scores[kChunkRows];
-};
-
+// A run of blocks, none of them masked out.
 struct Chunk {
   uint32_t segment;
   uint32_t first_row;
@@ -32,51 +33,193 @@ struct Chunk {
   const uint8_t* plane2;  // null: one plane
   const float* scale;     // of the planes scanned
   const float* norm_sq;   // null unless L2
+  size_t at;              // its first block's place in the window
 };
 
-void Collect(const Chunk& chunk, const PreparedQuery& query, const uint16_t* sums1,
-             const uint16_t* sums2, Scratch* scratch, CandidateSet* set) {
-  const PrefixModel& model = query.scanned();
-  const float add = model.add + set->margin();
-  const bool two = chunk.plane2 != nullptr;
-  const size_t n =
-      two ? Kernels().collect2(sums1, sums2, chunk.scale, chunk.norm_sq, model.mul1, model.mul2,
-                               add, chunk.mask, chunk.blocks, set->threshold(), scratch->rows,
-                               scratch->scores)
-          : Kernels().collect(sums1, chunk.scale, chunk.norm_sq, model.mul1, add, chunk.mask,
-                              chunk.blocks, set->threshold(), scratch->rows, scratch->scores);
-  const float gain = query.gain();
-  for (size_t i = 0; i < n; ++i) {
-    const uint32_t r = scratch->rows[i];
-    float dot = model.mul1 * sums1[r];
-    if (two) dot += model.mul2 * sums2[r];
-    dot += model.add;
-    const float unit = gain * chunk.scale[r];
-    float estimate = unit * dot;
-    if (chunk.norm_sq != nullptr) estimate -= chunk.norm_sq[r];
-    set->Push({.estimate = estimate,
-               .unit = unit,
-               .dot1 = dot,
-               .row = RowIndex(chunk.segment, chunk.first_row + r)});
+struct Scratch {
+  alignas(kAlignment) uint16_t sums1[kWindowBlocks * kBlockRows];
+  alignas(kAlignment) uint16_t sums2[kWindowBlocks * kBlockRows];
+  alignas(kAlignment) float best[kWindowBlocks];
+  alignas(kAlignment) float keys[kWindowBlocks];
+  alignas(kAlignment) uint32_t rows[kChunkBlocks * kBlockRows];
+  alignas(kAlignment) float scores[kChunkBlocks * kBlockRows];
+  std::vector<Chunk> chunks;  // of the window
+  std::vector<Pin> pins;      // of their arrays
+};
+
+// Sums of one query over a window.
+struct WindowSums {
+  const uint16_t* sums1;
+  const uint16_t* sums2;
+};
+
+class PlaneScan {
+ public:
+  PlaneScan(size_t plane_bytes, std::span<const PreparedQuery> queries,
+            std::span<CandidateSet> sets, Scratch* scratch)
+      : plane_bytes_(plane_bytes),
+        queries_(queries),
+        sets_(sets),
+        scratch_(scratch),
+        expects_(sets[0].expects()),  // all have the bounds of one plan
+        window_blocks_(std::min(kWindowBlocks / queries.size(),
+                                std::max(kChunkBlocks, kWindowBytes / (plane_bytes * kBlockRows)))),
+        chunk_blocks_(std::min(expects_ ? kChunkBlocks : kFirstChunkBlocks, window_blocks_)),
+        chunks_(scratch->chunks),
+        pins_(scratch->pins) {}
+  ~PlaneScan() { Clear(); }
+  PlaneScan(const PlaneScan&) = delete;
+
+  // Blocks that the next chunk may have.
+  size_t room() const { return std::min(chunk_blocks_, window_blocks_ - used_); }
+  // Scans at most room() blocks; `pins` keep the arrays valid.
+  void Add(Chunk chunk, const Pin (&pins)[2]);
+  // Takes rows from what was added since.
+  void Flush();
+
+ private:
+  void Clear();
+  void SumUp(const Chunk& chunk);
+  void TakeRows(size_t q);
+  void Collect(const Chunk& chunk, size_t begin, size_t end, size_t q);
+  void BestOf(const Chunk& chunk, size_t q, float margin, float* best) const;
+  WindowSums SumsOf(const Chunk& chunk, size_t q) const {
+    const size_t at = (q * window_blocks_ + chunk.at) * kBlockRows;
+    return {scratch_->sums1 + at, chunk.plane2 != nullptr ? scratch_->sums2 + at : nullptr};
+  }
+
+  const size_t plane_bytes_;
+  const std::span<const PreparedQuery> queries_;
+  const std::span<CandidateSet> sets_;
+  Scratch* const scratch_;
+  const bool expects_;
+  const size_t window_blocks_;
+  size_t chunk_blocks_;
+  size_t used_ = 0;  // blocks of the window
+  std::vector<Chunk>& chunks_;
+  std::vector<Pin>& pins_;
+};
+
+void PlaneScan::Add(Chunk chunk, const Pin (&pins)[2]) {
+  chunk.at = used_;
+  used_ += chunk.blocks;
+  SumUp(chunk);
+  if (chunks_.empty() || chunks_.back().segment != chunk.segment) {
+    pins_.insert(pins_.end(), std::begin(pins), std::end(pins));
+  }
+  chunks_.push_back(chunk);
+  for (size_t q = 0; expects_ && q < queries_.size(); ++q) {
+    BestOf(chunk, q, 0, scratch_->best + q * window_blocks_ + chunk.at);
+  }
+  if (!expects_) chunk_blocks_ = std::min({2 * chunk_blocks_, kChunkBlocks, window_blocks_});
+  if (!expects_ || used_ == window_blocks_) Flush();
+}
+
+void PlaneScan::SumUp(const Chunk& chunk) {
+  const ScanKernels& kernels = Kernels();
+  // Read by the time the sums are there.
+  for (size_t row = 0; row < chunk.blocks * kBlockRows; row += kAlignment / sizeof(float)) {
+    __builtin_prefetch(chunk.scale + row);
+    if (chunk.norm_sq != nullptr) __builtin_prefetch(chunk.norm_sq + row);
+  }
+  const size_t stride = window_blocks_ * kBlockRows;
+  for (size_t first = 0; first < queries_.size(); first += kPlaneSumsMaxQueries) {
+    const size_t nq = std::min(kPlaneSumsMaxQueries, queries_.size() - first);
+    const uint8_t* luts[kPlaneSumsMaxQueries];
+    for (size_t i = 0; i < nq; ++i) luts[i] = queries_[first + i].lut().table;
+    const size_t at = first * stride + chunk.at * kBlockRows;
+    kernels.plane_sums(chunk.plane1, chunk.blocks, plane_bytes_, luts, nq, scratch_->sums1 + at,
+                       stride);
+    if (chunk.plane2 != nullptr) {
+      kernels.plane_sums(chunk.plane2, chunk.blocks, plane_bytes_, luts, nq, scratch_->sums2 + at,
+                         stride);
+    }
   }
 }
 
-void ScanChunk(const Chunk& chunk, size_t plane_bytes, std::span<const PreparedQuery> queries,
-               Scratch* scratch, std::span<CandidateSet> sets) {
-  const ScanKernels& kernels = Kernels();
-  const size_t stride = chunk.blocks * kBlockRows;
-  for (size_t first = 0; first < queries.size(); first += kPlaneSumsMaxQueries) {
-    const size_t nq = std::min(kPlaneSumsMaxQueries, queries.size() - first);
-    const uint8_t* luts[kPlaneSumsMaxQueries];
-    for (size_t i = 0; i < nq; ++i) luts[i] = queries[first + i].lut().table;
-    kernels.plane_sums(chunk.plane1, chunk.blocks, plane_bytes, luts, nq, scratch->sums1, stride);
-    if (chunk.plane2 != nullptr) {
-      kernels.plane_sums(chunk.plane2, chunk.blocks, plane_bytes, luts, nq, scratch->sums2, stride);
+// The best score of each block, with a margin added to its dot.
+void PlaneScan::BestOf(const Chunk& chunk, size_t q, float margin, float* best) const {
+  const PrefixModel& model = queries_[q].scanned();
+  const WindowSums sums = SumsOf(chunk, q);
+  Kernels().best_of_blocks(sums.sums1, sums.sums2, chunk.scale, chunk.norm_sq, model.mul1,
+                           model.mul2, model.add + margin, chunk.mask, chunk.blocks, best);
+}
+
+void PlaneScan::Flush() {
+  for (size_t q = 0; used_ != 0 && q < queries_.size(); ++q) TakeRows(q);
+  Clear();
+}
+
+void PlaneScan::Clear() {
+  used_ = 0;
+  chunks_.clear();
+  pins_.clear();
+}
+
+void PlaneScan::TakeRows(size_t q) {
+  CandidateSet& set = sets_[q];
+  if (!expects_) {
+    for (const Chunk& chunk : chunks_) Collect(chunk, 0, chunk.blocks, q);
+    return;
+  }
+  const float* keys = scratch_->best + q * window_blocks_;
+  set.Expect({keys, used_});
+  if (set.margin() != 0) {
+    for (const Chunk& chunk : chunks_) {
+      BestOf(chunk, q, set.margin(), scratch_->keys + chunk.at);
     }
-    for (size_t i = 0; i < nq; ++i) {
-      Collect(chunk, queries[first + i], scratch->sums1 + i * stride, scratch->sums2 + i * stride,
-              scratch, &sets[first + i]);
+    keys = scratch_->keys;
+  }
+  // Runs of blocks with a row that reaches the threshold, which rises meanwhile.
+  for (const Chunk& chunk : chunks_) {
+    float threshold = set.threshold();
+    const float* of_chunk = keys + chunk.at;
+    for (size_t begin = 0; begin < chunk.blocks;) {
+      if (of_chunk[begin] < threshold) {
+        ++begin;
+        continue;
+      }
+      size_t end = begin + 1;
+      while (end < chunk.blocks && of_chunk[end] >= threshold) ++end;
+      Collect(chunk, begin, end, q);
+      begin = end;
     }
+  }
+}
+
+// Pushes rows of blocks [begin, end) of a chunk.
+void PlaneScan::Collect(const Chunk& chunk, size_t begin, size_t end, size_t q) {
+  const PreparedQuery& query = queries_[q];
+  CandidateSet& set = sets_[q];
+  const PrefixModel& model = query.scanned();
+  const float add = model.add + set.margin();
+  const bool two = chunk.plane2 != nullptr;
+  const size_t first = begin * kBlockRows;
+  WindowSums sums = SumsOf(chunk, q);
+  sums.sums1 += first;
+  if (two) sums.sums2 += first;
+  const float* scale = chunk.scale + first;
+  const float* norm_sq = chunk.norm_sq != nullptr ? chunk.norm_sq + first : nullptr;
+  const uint32_t* mask = chunk.mask + begin;
+  uint32_t* rows = scratch_->rows;
+  const size_t n =
+      two ? Kernels().collect2(sums.sums1, sums.sums2, scale, norm_sq, model.mul1, model.mul2, add,
+                               mask, end - begin, set.threshold(), rows, scratch_->scores)
+          : Kernels().collect(sums.sums1, scale, norm_sq, model.mul1, add, mask, end - begin,
+                              set.threshold(), rows, scratch_->scores);
+  const float gain = query.gain();
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t r = rows[i];
+    float dot = model.mul1 * sums.sums1[r];
+    if (two) dot += model.mul2 * sums.sums2[r];
+    dot += model.add;
+    const float unit = gain * scale[r];
+    float estimate = unit * dot;
+    if (norm_sq != nullptr) estimate -= norm_sq[r];
+    set.Push({.estimate = estimate,
+              .unit = unit,
+              .dot1 = dot,
+              .row = RowIndex(chunk.segment, chunk.first_row + static_cast<uint32_t>(first) + r)});
   }
 }
 
@@ -129,7 +272,7 @@ Status ScanPlanes(const Snapshot& snapshot, const MatchingRows& matching,
   static thread_local Scratch scratch;
   const CodeLayout& layout = snapshot.quantizer->layout();
   const size_t block_bytes = layout.block_bytes();
-  size_t chunk_blocks = kFirstChunkBlocks;
+  PlaneScan scan(layout.plane_bytes(), queries, sets, &scratch);
   for (const BlockRange& range : ranges) {
     const Segment& segment = *snapshot.segments[range.segment].segment;
     const uint32_t* mask = matching.mask(range.segment);
@@ -146,23 +289,24 @@ Status ScanPlanes(const Snapshot& snapshot, const MatchingRows& matching,
         continue;
       }
       uint32_t end = begin + 1;
-      while (end < range.end && end - begin < chunk_blocks && mask[end] != 0) ++end;
+      while (end < range.end && end - begin < scan.room() && mask[end] != 0) ++end;
       const size_t first_row = begin * kBlockRows;
-      ScanChunk({.segment = range.segment,
-                 .first_row = static_cast<uint32_t>(first_row),
-                 .blocks = end - begin,
-                 .mask = mask + begin,
-                 .plane1 = codes.plane1 + begin * block_bytes,
-                 .plane2 = planes == 2 ? codes.plane2 + begin * block_bytes : nullptr,
-                 .scale = scale + first_row,
-                 .norm_sq = codes.norm_sq != nullptr ? codes.norm_sq + first_row : nullptr},
-                layout.plane_bytes(), queries, &scratch, sets);
+      scan.Add({.segment = range.segment,
+                .first_row = static_cast<uint32_t>(first_row),
+                .blocks = end - begin,
+                .mask = mask + begin,
+                .plane1 = codes.plane1 + begin * block_bytes,
+                .plane2 = planes == 2 ? codes.plane2 + begin * block_bytes : nullptr,
+                .scale = scale + first_row,
+                .norm_sq = codes.norm_sq != nullptr ? codes.norm_sq + first_row : nullptr,
+                .at = 0},
+               pins);
       *bytes += (end - begin) * (planes * block_bytes +
                                  kBlockRows * sizeof(float) * (codes.norm_sq != nullptr ? 2 : 1));
       begin = end;
-      chunk_blocks = std::min(2 * chunk_blocks, kChunkBlocks);
     }
   }
+  scan.Flush();
   return Status();
 }
 

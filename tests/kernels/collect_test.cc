@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -74,8 +75,32 @@ Kept RunCollect(const ScanKernels& kernels, const Inputs& in, bool two_planes, b
   return kept;
 }
 
+// The best of each block is the best of what collect() keeps of it.
+void CheckBest(const Inputs& in, bool two_planes, bool l2) {
+  const Kept all = NaiveCollect(in, two_planes, l2, -kInfinity);
+  std::vector<float> expected(in.nblocks, -kInfinity);
+  for (size_t i = 0; i < all.rows.size(); ++i) {
+    float& best = expected[all.rows[i] / kBlockRows];
+    best = std::max(best, all.scores[i]);
+  }
+  for (const ScanKernels* kernels : {&Kernels(), ScalarKernels()}) {
+    std::vector<float> best(in.nblocks, 7.0f);
+    kernels->best_of_blocks(in.sums1.data(), two_planes ? in.sums2.data() : nullptr,
+                            in.scale.data(), l2 ? in.norm_sq.data() : nullptr, in.mul1, in.mul2,
+                            in.add, in.mask.data(), in.nblocks, best.data());
+    CHECK(best == expected);
+  }
+}
+
 void CheckAll(const Inputs& in) {
   CAPTURE(in.nblocks);
+  for (bool two_planes : {false, true}) {
+    for (bool l2 : {false, true}) {
+      CAPTURE(two_planes);
+      CAPTURE(l2);
+      CheckBest(in, two_planes, l2);
+    }
+  }
   for (bool two_planes : {false, true}) {
     for (bool l2 : {false, true}) {
       for (float threshold : {-kInfinity, -1.0f, 0.0f, 0.5f, 40.0f, kInfinity}) {
