@@ -46,7 +46,8 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
   if (against == Against::kTier) return;
 
   quantizer.rotation().Apply(vector, 1, rotated, scratch);
-  levels_ = BuildLevelQuery(rotated, dim, level_values);
+  levels_ = against == Against::kPlanesAlone ? LevelQuery()
+                                             : BuildLevelQuery(rotated, dim, level_values);
   if (against == Against::kCodes) return;
 
   lut_ = BuildPlaneLut(rotated, dim, table, weights);

@@ -36,9 +36,10 @@ class PreparedQuery {
  public:
   // What the query will be compared with.
   enum class Against {
-    kTier,   // the rerank tier: vector() and what follows from it
-    kCodes,  // whole codes: levels() as well
-    kPlanes  // planes and whole codes: everything
+    kTier,        // the rerank tier: vector() and what follows from it
+    kCodes,       // whole codes: levels() as well
+    kPlanes,      // planes and whole codes: everything
+    kPlanesAlone  // everything but levels()
   };
   //   query   [dim], not kept: copied, and normalised for cosine
   //   planes  scanned, for scanned()

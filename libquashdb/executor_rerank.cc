@@ -35,6 +35,7 @@ void Reranker::Scratch::Trim() {
 
 Status Reranker::Run(const std::vector<Survivor>& survivors, std::vector<Hit>* hits) {
   counts_->plane_scan.rows_out += survivors.size();
+  if (has_tier_ && gpu_ == nullptr) FetchPlaces(survivors);
   TopHits best(snapshot_, plan_);
   if (widths_.adaptive) {
     QUASH_RETURN_IF_ERROR(ScoreAdaptively(survivors, &best));
@@ -47,6 +48,16 @@ Status Reranker::Run(const std::vector<Survivor>& survivors, std::vector<Hit>* h
     QUASH_RETURN_IF_ERROR(ScoreRows(&best));
   }
   return best.Finish(hits);
+}
+
+// Most survivors will be scored by their row of the tier: what tells where it lies comes
+// into the caches while they are sorted out.
+void Reranker::FetchPlaces(const std::vector<Survivor>& survivors) const {
+  constexpr size_t kMost = 256;
+  for (size_t i = 0; i < std::min(survivors.size(), kMost); ++i) {
+    const uint64_t row = survivors[i].row;
+    snapshot_.segments[SegmentOf(row)].segment->FetchPlaceOfRow(RowOf(row));
+  }
 }
 
 // Final scores of scratch_.rows, those that the GPU has from there.

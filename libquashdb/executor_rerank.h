@@ -76,6 +76,7 @@ class Reranker {
 
   Status ScoreAdaptively(const std::vector<Survivor>& survivors, TopHits* best);
   Status NarrowByCodes(const std::vector<Survivor>& survivors, TopHits* best);
+  void FetchPlaces(const std::vector<Survivor>& survivors) const;
   Status ScoreRows(TopHits* best);
   Status Refine(std::vector<Survivor>* rows);
   bool RefinePays(const std::vector<Survivor>& rows) const;

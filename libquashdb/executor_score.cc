@@ -12,12 +12,21 @@ namespace {
 constexpr size_t kCacheLine = 64;
 constexpr size_t kRowsAhead = 8;        // rows whose bytes are on their way
 constexpr size_t kPlacesAhead = 12;     // and before that, what tells where they are
+constexpr size_t kCodesAhead = 1;       // whole codes on their way: each is many lines
 constexpr size_t kRowsPerThread = 512;  // fewer are not worth another thread
 constexpr size_t kRowsPinned = 256;     // pins are dropped after so many rows
 
 void Prefetch(const void* data, size_t bytes) {
   const char* p = static_cast<const char*>(data);
   for (size_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(p + i);
+}
+
+// The bytes of a whole code: those of planes 1 and 2 lie all over the row's block.
+void PrefetchRowCode(const CodeLayout& layout, const ConstCodeArrays& codes, size_t row) {
+  const size_t block = row / kBlockRows * layout.block_bytes();
+  Prefetch(codes.plane1 + block, layout.block_bytes());
+  if (layout.bits >= 2) Prefetch(codes.plane2 + block, layout.block_bytes());
+  if (layout.bits >= 3) Prefetch(codes.rest + row * layout.rest_stride(), layout.rest_stride());
 }
 
 // Number of rows from `first` on in the same segment.
@@ -114,6 +123,10 @@ Status ScoreFromCodes(const Snapshot& snapshot, const PreparedQuery& query,
     const float* norm_sq = codes.arrays.norm_sq;
     for (size_t i = begin; i < end; ++i) {
       const uint32_t row = RowOf(rows[i]);
+      if (i + kCodesAhead < end) {
+        PrefetchRowCode(layout, codes.arrays, RowOf(rows[i + kCodesAhead]));
+        __builtin_prefetch(codes.scale + RowOf(rows[i + kCodesAhead]));
+      }
       GatherRowCode(layout, codes.arrays, row, row_code);
       const int32_t dot =
           kernels.code_dot(row_code, layout.bits, layout.plane_bytes(), levels, level_query.values);

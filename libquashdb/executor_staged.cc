@@ -215,11 +215,17 @@ Status Tile::Run(const float* queries, size_t nq, Attempt attempt, std::vector<H
   k_ = attempt.k;
   if (work_.queries.size() < nq) work_.queries.resize(nq);
   if (work_.sets.size() < nq) work_.sets.resize(nq);
+  // A row that is scored by the tier only needs no other form of the query.
+  const bool needs_codes = snapshot_.spec->rerank == QUASH_RERANK_NONE || probing_ ||
+                           !widths_.adaptive || widths_.planes == kAllPlanes ||
+                           snapshot_.gpu != nullptr;
+  const auto against = needs_codes ? PreparedQuery::Against::kPlanes
+                                   : PreparedQuery::Against::kPlanesAlone;
   // With a scan on the GPU, what is left is work for each query by itself.
   const size_t threads = snapshot_.gpu != nullptr && nq >= 4 ? threads_ : 1;
   QUASH_RETURN_IF_ERROR(ParallelFor(nq, threads, [&](size_t q) {
     work_.queries[q].Prepare(snapshot_, queries + q * snapshot_.spec->dim, widths_.planes,
-                             PreparedQuery::Against::kPlanes);
+                             against);
     return Status();
   }));
   QUASH_RETURN_IF_ERROR(Scan());

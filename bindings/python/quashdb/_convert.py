@@ -135,6 +135,11 @@ def float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 def address(array: npt.NDArray[Any]) -> int:
     """Address of the first element; the caller keeps the array alive."""
+    if array.flags.writeable and array.size:  # several times as fast as what follows
+        try:
+            return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        except (TypeError, ValueError):  # not contiguous
+            pass
     data: int = array.__array_interface__["data"][0]
     return data
 
