@@ -3,6 +3,7 @@
 #include <arm_neon.h>
 
 #include "kernels/scan.h"
+#include "kernels/scan_scores.h"
 
 namespace quash {
 namespace {
@@ -83,15 +84,6 @@ void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const u
   }
 }
 
-// What collect() and its kin score rows from.
-struct ScoreInputs {
-  const uint16_t* sums1;
-  const uint16_t* sums2;
-  const float* scale;
-  const float* norm_sq;
-  float mul1, mul2, add;
-};
-
 inline float32x4_t LoadSums(const uint16_t* sums) {
   return vcvtq_f32_u32(vmovl_u16(vld1_u16(sums)));
 }
@@ -168,31 +160,6 @@ void BestOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float* 
     }
     best[block] = vmaxvq_f32(of_block);
   }
-}
-
-size_t Collect(const uint16_t* sums, const float* scale, const float* norm_sq, float mul, float add,
-               const uint32_t* mask, size_t nblocks, float threshold, uint32_t* rows,
-               float* scores) {
-  const auto collect = norm_sq != nullptr ? CollectOf<false, true> : CollectOf<false, false>;
-  return collect({sums, nullptr, scale, norm_sq, mul, 0, add}, mask, nblocks, threshold, rows,
-                 scores);
-}
-
-size_t Collect2(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
-                const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
-                size_t nblocks, float threshold, uint32_t* rows, float* scores) {
-  const auto collect = norm_sq != nullptr ? CollectOf<true, true> : CollectOf<true, false>;
-  return collect({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, threshold, rows,
-                 scores);
-}
-
-void BestOfBlocks(const uint16_t* sums1, const uint16_t* sums2, const float* scale,
-                  const float* norm_sq, float mul1, float mul2, float add, const uint32_t* mask,
-                  size_t nblocks, float* best) {
-  const bool norms = norm_sq != nullptr;
-  const auto best_of = sums2 != nullptr ? (norms ? BestOf<true, true> : BestOf<true, false>)
-                                        : (norms ? BestOf<false, true> : BestOf<false, false>);
-  best_of({sums1, sums2, scale, norm_sq, mul1, mul2, add}, mask, nblocks, best);
 }
 
 // ---- Full-code score ----------------------------------------------------------
