@@ -165,6 +165,16 @@ TEST_CASE("the index is made in the background, without a call") {
   CheckSearches(c.get(), stored);
 }
 
+template <typename Condition>
+bool Becomes(const Condition& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return true;
+}
+
 TEST_CASE("what was replaced leaves lists, segments and the disk once nothing is written") {
   const TempDir dir;
   const std::string path = dir / "a.qdb";
@@ -186,10 +196,7 @@ TEST_CASE("what was replaced leaves lists, segments and the disk once nothing is
     return info.dead_rows * 16 <= info.rows && info.indexed_rows * 15 <= info.rows * 16 &&
            DiskBytes(path) <= most_bytes;
   };
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
-  while (!settled() && std::chrono::steady_clock::now() < deadline) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
+  Becomes(settled);  // what did not is told below
   const quash_collection_info info = Stats(c.get());
   CHECK(info.rows == 6000);
   CHECK(info.dead_rows * 16 <= info.rows);
@@ -197,16 +204,6 @@ TEST_CASE("what was replaced leaves lists, segments and the disk once nothing is
   CHECK(DiskBytes(path) <= most_bytes);
   CheckSearches(c.get(), stored);
   CHECK_OK(quash_verify(db.get(), nullptr));
-}
-
-template <typename Condition>
-bool Becomes(const Condition& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  return true;
 }
 
 TEST_CASE("the tail's rows are put into lists once nothing is written") {

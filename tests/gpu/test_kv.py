@@ -81,6 +81,22 @@ def assert_pages_and_rows_of_the_cpu(config, dim, dtype):
         assert torch.equal(whole[:, :, PAGE:], torch.cat((some, more), 2))
 
 
+def assert_pages_of_the_cpu(config, k, v):
+    """All tokens in one call, [1, heads, n, dim]."""
+    _, heads, n, dim = k.shape
+    host = config.make_store(1, heads, dim, k.dtype)
+    seq = host.create()
+    host.append(seq, 0, k[0].transpose(0, 1), v[0].transpose(0, 1))
+    store = CudaStore(heads, dim, config, k.dtype, DEVICE)
+    layer = CudaLayer(store, 1)
+    layer.reserve(n // PAGE)
+    store.append(layer, k.to(DEVICE), v.to(DEVICE))
+    pages = host.stats().pages
+    assert layer.num_pages.tolist() == [pages]
+    expected = pages_of(host.save(seq), pages, store.page_bytes)
+    assert torch.equal(layer.pages[0, :pages].cpu(), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("dim", [64, 128, 256])
 @pytest.mark.parametrize("bits", [(4, 4), (3, 3), (2, 2), (4, 2), (2, 3)])
@@ -111,17 +127,7 @@ def test_pages_of_odd_numbers_are_those_of_the_cpu(dim, scale):
         side[:, :, 2 * PAGE:3 * PAGE] += torch.randn(1, heads, 1, dim, generator=generator)
         side[:, :, ::7] *= 1e-3
         side *= scale
-    host = config.make_store(1, heads, dim, torch.float32)
-    seq = host.create()
-    host.append(seq, 0, k[0].transpose(0, 1), v[0].transpose(0, 1))
-    store = CudaStore(heads, dim, config, torch.float32, DEVICE)
-    layer = CudaLayer(store, 1)
-    layer.reserve(n // PAGE)
-    store.append(layer, k.to(DEVICE), v.to(DEVICE))
-    pages = host.stats().pages
-    assert layer.num_pages.tolist() == [pages]
-    expected = pages_of(host.save(seq), pages, store.page_bytes)
-    assert torch.equal(layer.pages[0, :pages].cpu(), expected)
+    assert_pages_of_the_cpu(config, k, v)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -155,20 +161,10 @@ def test_pages_of_sketches_are_those_of_the_cpu(dtype, dim, bits, means):
 def test_many_pages_are_those_of_the_cpu(bits, rotation):
     """Enough rows that some have scales which only exact sums round rightly."""
     config = QuashKVCacheConfig(key_bits=bits, value_bits=bits, sink_pages=0, rotation=rotation)
-    heads, n, dim = 4, 200 * PAGE + 16, 128
-    k, v = (torch.randn(1, heads, n, dim, generator=torch.Generator().manual_seed(s)).bfloat16()
+    shape = (1, 4, 200 * PAGE + 16, 128)
+    k, v = (torch.randn(shape, generator=torch.Generator().manual_seed(s)).bfloat16()
             for s in range(2))
-    host = config.make_store(1, heads, dim, torch.bfloat16)
-    seq = host.create()
-    host.append(seq, 0, k[0].transpose(0, 1), v[0].transpose(0, 1))
-    store = CudaStore(heads, dim, config, torch.bfloat16, DEVICE)
-    layer = CudaLayer(store, 1)
-    layer.reserve(n // PAGE)
-    store.append(layer, k.to(DEVICE), v.to(DEVICE))
-    pages = host.stats().pages
-    assert layer.num_pages.tolist() == [pages]
-    expected = pages_of(host.save(seq), pages, store.page_bytes)
-    assert torch.equal(layer.pages[0, :pages].cpu(), expected)
+    assert_pages_of_the_cpu(config, k, v)
 
 
 @pytest.mark.parametrize("sink_pages", [0, 1, 2])
