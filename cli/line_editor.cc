@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <histedit.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,16 +30,18 @@ namespace {
 
 constexpr int kHistoryLines = 5000;
 
-// libedit's own reader retries after the first EINTR; this one lets Ctrl-C end
-// the line. Decodes one UTF-8 character.
+// libedit's own reader misses a Ctrl-C that comes before its read() and retries
+// after the first EINTR; this one lets Ctrl-C end the line. Decodes one UTF-8
+// character.
 int ReadCharacter(EditLine*, wchar_t* out) {
   std::mbstate_t state = {};
   while (true) {
+    if (!WaitForInput(STDIN_FILENO)) return -1;
     char byte = 0;
     const ssize_t n = read(STDIN_FILENO, &byte, 1);
     if (n == 0) return 0;
     if (n < 0) {
-      if (errno == EINTR && !Interrupted()) continue;  // window size and the like
+      if (errno == EINTR) continue;
       return -1;
     }
     const size_t length = std::mbrtowc(out, &byte, 1, &state);
@@ -84,6 +87,9 @@ LineEditor::LineEditor(Completer completer) : state_(std::make_unique<State>()) 
   el_set(editor, EL_CLIENTDATA, state_.get());
   el_set(editor, EL_EDITOR, "emacs");
   el_set(editor, EL_GETCFN, &ReadCharacter);
+  // At Ctrl-C the terminal drops what was typed and, after the signal, what was
+  // printed, the next prompt with it; Read() drops only the former.
+  el_set(editor, EL_SETTY, "-d", "+noflsh", nullptr);
   el_set(
       editor, EL_PROMPT, +[](EditLine* e) -> char* {
         State* state = nullptr;
@@ -151,6 +157,7 @@ LineEditor::Outcome LineEditor::Read(const std::string& prompt, std::string* lin
   int length = 0;
   const char* text = el_gets(state_->editor, &length);
   if (Interrupted()) {
+    tcflush(STDIN_FILENO, TCIFLUSH);
     el_reset(state_->editor);
     std::fputs("^C\n", stdout);
     std::fflush(stdout);

@@ -113,6 +113,18 @@ def test_prompt(start):
         assert t.exit_code() == 0
 
 
+def test_interrupts(start):
+    # Right behind the prompt, when the shell may not have begun to read: none is
+    # lost, and no prompt.
+    with start() as t:
+        for _ in range(300):
+            t.type("SELECT \x03")
+            t.expect("^C")
+            t.expect("quashdb> ")
+        # What was typed before it is gone.
+        assert ".mode" in t.ask("help")
+
+
 def test_tab(start):
     with start() as t:
         t.type("sel\t1;\r")
