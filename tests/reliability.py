@@ -35,9 +35,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Executions in the release tier without and with AddressSanitizer, longest input, memory
 # in MiB, seconds for an input (of a clock that runs on while other jobs have the cores).
 FUZZERS = (
-    *((name, 100_000_000, 10_000_000, 4096, 256, 20)
+    *((name, 100_000_000, 10_000_000, 4096, 256, 60)
       for name in ("statement", "filter", "npy", "fvecs", "jsonl")),
-    ("record", 10_000_000, 1_000_000, 4096, 256, 20),
+    ("record", 10_000_000, 1_000_000, 4096, 256, 60),
     ("api", 10_000_000, 1_000_000, 512, 1024, 60),
     ("kv", 10_000_000, 1_000_000, 512, 1024, 60),
 )  # fmt: skip
