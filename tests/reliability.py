@@ -32,14 +32,14 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Executions in the release tier without and with AddressSanitizer, longest input, memory
-# in MiB, seconds for an input (of a clock that runs on while other jobs have the cores).
+# Executions in the release tier without and with AddressSanitizer, longest input of each,
+# memory in MiB, seconds for an input (of a clock that runs on while other jobs have the cores).
 FUZZERS = (
-    *((name, 100_000_000, 10_000_000, 4096, 256, 60)
+    *((name, 100_000_000, 10_000_000, 256, 4096, 256, 60)
       for name in ("statement", "filter", "npy", "fvecs", "jsonl")),
-    ("record", 10_000_000, 1_000_000, 4096, 256, 60),
-    ("api", 10_000_000, 1_000_000, 512, 1024, 60),
-    ("kv", 10_000_000, 1_000_000, 512, 1024, 60),
+    ("record", 10_000_000, 1_000_000, 256, 4096, 256, 60),
+    ("api", 10_000_000, 1_000_000, 64, 512, 1024, 60),
+    ("kv", 10_000_000, 1_000_000, 256, 512, 1024, 60),
 )  # fmt: skip
 SKIPPED = 77  # the exit status of a test that this machine cannot run
 FUZZ_SECONDS = 60  # of each fuzzer in the CI tier
@@ -151,11 +151,12 @@ ITEMS = [
     Item("writes", "sizes beyond limits, in one run", 1, 1, fault("failing_writes")),
     # Short inputs without AddressSanitizer, many; then with it, what these found and others.
     *(Item(f"fuzz.{name}.fast", "executions without AddressSanitizer", None, count,
-           fuzzer(name, "build-fuzz-fast", 256, rss, timeout), EXECUTIONS, build="build-fuzz-fast")
-      for name, count, _, _, rss, timeout in FUZZERS),
+           fuzzer(name, "build-fuzz-fast", max_len, rss, timeout), EXECUTIONS,
+           build="build-fuzz-fast")
+      for name, count, _, max_len, _, rss, timeout in FUZZERS),
     *(Item(f"fuzz.{name}", "executions with AddressSanitizer", -1, count,
            fuzzer(name, "build-fuzz", max_len, rss, timeout), EXECUTIONS, build="build-fuzz")
-      for name, _, count, max_len, rss, timeout in FUZZERS),
+      for name, _, count, _, max_len, rss, timeout in FUZZERS),
     Item("random.kv", "executions, without sanitizers", 20_000, 10_000_000, kv_random,
          r"(\d+) rounds"),
     Item("stateful", "sequences of 50 steps", 200, 10_000, pytest("test_stateful.py")),

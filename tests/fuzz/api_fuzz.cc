@@ -365,11 +365,12 @@ class Session {
     REQUIRE(result == nullptr);
   }
 
-  // Seals rows, and makes lists where there are some. What follows in RocksDB costs more
-  // than all other calls together: mostly it is cancelled before.
+  // Seals rows, and makes lists where there are some. What follows in RocksDB, from the
+  // eighth call of the progress function or so on, costs more than all other calls
+  // together: mostly it is cancelled before.
   void Compact() {
-    if (bytes_.Below(has_lists_ ? 4 : 24) != 0) return;
-    uint32_t left = bytes_.Below(60);  // about 45 are called before
+    if (bytes_.Below(has_lists_ ? 4 : 24) != 1) return;  // not 0, where the bytes end
+    uint32_t left = bytes_.Below(32) == 1 ? 1000 : bytes_.Below(9);
     const auto stop_after = [](void* data, uint64_t, uint64_t) {
       auto& calls = *static_cast<uint32_t*>(data);
       return calls == 0 ? 1 : (--calls, 0);
