@@ -27,6 +27,13 @@ class FieldInference {
     Note(name, value, sight, where(), &seen);
   }
 
+  // Whether any row has the field, be it null.
+  bool Has(std::string_view name) const { return index_.contains(name); }
+  // Whether a field can hold it as a list.
+  static bool IsList(const nlohmann::ordered_json& value) {
+    const Sight sight = Classify(value);
+    return sight == kIntList || sight == kStringList || sight == kEmptyList;
+  }
   // The fields in order of appearance. Throws Error on values of types that do
   // not go together, naming the place of each.
   std::vector<Field> Resolve() const;

@@ -28,16 +28,18 @@ struct Survey {
   uint32_t dim = 0;
   bool has_ids = false;
   bool string_ids = false;
+  bool has_documents = false;
 };
 
 // Refuses an id seen before, naming both places.
 class DuplicateIds {
  public:
-  void Add(const nlohmann::json& id, const std::string& where, uint64_t row) {
+  void Add(const nlohmann::json& id, const RowSource& source, uint64_t row) {
     const auto [entry, added] = id.is_string() ? Insert(texts_, id.get<std::string>(), row)
                                                : Insert(integers_, id.get<int64_t>(), row);
     if (!added) {
-      throw Error(fmt::format("{}: id {} was given before, by row {}", where, id.dump(), entry));
+      throw Error(
+          fmt::format("{}: id {} was given before, by row {}", source.Where(), id.dump(), entry));
     }
   }
 
@@ -55,7 +57,7 @@ class DuplicateIds {
 
 // What the library would refuse when the rows before are written already.
 void CheckVector(const std::vector<float>& vector, quash_metric metric, quash_rerank rerank,
-                 const std::string& where) {
+                 const RowSource& source) {
   if (metric == QUASH_METRIC_COSINE) {
     double norm_sq = 0;
     for (const float x : vector) norm_sq += double{x} * x;
@@ -63,7 +65,7 @@ void CheckVector(const std::vector<float>& vector, quash_metric metric, quash_re
       throw Error(
           fmt::format("{}: the vector has norm {:.3g}: cosine is not defined for a zero "
                       "vector",
-                      where, std::sqrt(norm_sq)));
+                      source.Where(), std::sqrt(norm_sq)));
     }
   } else if (rerank == QUASH_RERANK_F16) {
     for (const float x : vector) {
@@ -71,17 +73,54 @@ void CheckVector(const std::vector<float>& vector, quash_metric metric, quash_re
       throw Error(
           fmt::format("{}: coordinate {} is beyond 65504, the most that rerank f16 holds: "
                       "use rerank f32",
-                      where, x));
+                      source.Where(), x));
     }
   }
 }
 
-void RefuseNuls(const ImportRow& row, const std::string& where) {
-  const bool in_id =
-      row.id.is_string() && row.id.get_ref<const std::string&>().find('\0') != std::string::npos;
-  const bool in_document = row.document && row.document->find('\0') != std::string::npos;
-  if (in_id) throw Error(fmt::format("{}: NUL byte in the id", where));
-  if (in_document) throw Error(fmt::format("{}: NUL byte in the document", where));
+void CheckId(const nlohmann::json& id, const RowSource& source) {
+  if (id.is_number_integer()) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() <= INT64_MAX) return;
+    throw Error(fmt::format("{}: id {} is beyond 64-bit integers", source.Where(), id.dump()));
+  }
+  if (!id.is_string()) {
+    throw Error(fmt::format("{}: id {} is neither an integer nor text", source.Where(), id.dump()));
+  }
+  const std::string& text = id.get_ref<const std::string&>();
+  if (text.empty()) throw Error(fmt::format("{}: the id is empty", source.Where()));
+  if (text.find('\0') != std::string::npos) {
+    throw Error(fmt::format("{}: NUL byte in the id", source.Where()));
+  }
+  if (text.size() > QUASH_ID_BYTES_MAX) {
+    throw Error(fmt::format("{}: the id is {} bytes long; expected at most {}", source.Where(),
+                            text.size(), QUASH_ID_BYTES_MAX));
+  }
+}
+
+size_t TextBytes(const OrderedJson& value) {
+  if (value.is_string()) return value.get_ref<const std::string&>().size();
+  size_t bytes = 8;  // of a number
+  if (value.is_structured()) {
+    for (const OrderedJson& item : value) bytes += TextBytes(item);
+  }
+  return bytes;
+}
+
+void CheckTexts(const ImportRow& row, const RowSource& source) {
+  if (row.document && row.document->find('\0') != std::string::npos) {
+    throw Error(fmt::format("{}: NUL byte in the document", source.Where()));
+  }
+  if (row.document && row.document->size() > QUASH_DOCUMENT_BYTES_MAX) {
+    throw Error(fmt::format("{}: the document is {} bytes long; expected at most {}",
+                            source.Where(), row.document->size(), QUASH_DOCUMENT_BYTES_MAX));
+  }
+  constexpr size_t kMostPerByte = 6;  // JSON's \u001f
+  if (TextBytes(row.metadata) <= QUASH_METADATA_BYTES_MAX / kMostPerByte) return;
+  const size_t bytes = row.metadata.dump().size();
+  if (bytes > QUASH_METADATA_BYTES_MAX) {
+    throw Error(fmt::format("{}: the fields are {} bytes of JSON; expected at most {}",
+                            source.Where(), bytes, QUASH_METADATA_BYTES_MAX));
+  }
 }
 
 Survey SurveyRows(Session& session, RowSource* source, const std::string& file, quash_metric metric,
@@ -104,29 +143,47 @@ Survey SurveyRows(Session& session, RowSource* source, const std::string& file, 
       throw Error(fmt::format("{}: the vector has {} coordinates; the first row's has {}", where(),
                               row.vector.size(), survey.dim));
     }
-    CheckVector(row.vector, metric, rerank, where());
-    RefuseNuls(row, where());
+    CheckVector(row.vector, metric, rerank, *source);
+    CheckTexts(row, *source);
+    survey.has_documents |= row.document.has_value();
     if (survey.has_ids != !row.id.is_null()) {
       throw Error(fmt::format("{}: {} id; the first row has {}", where(),
                               row.id.is_null() ? "no" : "an", survey.has_ids ? "one" : "none"));
     }
     if (survey.has_ids) {
-      if (!row.id.is_string() && !row.id.is_number_integer()) {
-        throw Error(
-            fmt::format("{}: id {} is neither an integer nor text", where(), row.id.dump()));
-      }
+      CheckId(row.id, *source);
       mixed_ids = mixed_ids || (survey.rows > 1 && row.id.is_string() != survey.string_ids);
       survey.string_ids = survey.string_ids || row.id.is_string();
-      if (mixed_ids && !source->is_text()) {
+      if (mixed_ids && !source->ids_are_text()) {
         throw Error(
             fmt::format("{}: id {}; ids must be all integers or all text", where(), row.id.dump()));
       }
-      duplicates.Add(row.id, where(), survey.rows - 1);
+      duplicates.Add(row.id, *source, survey.rows - 1);
     }
     for (const auto& [name, value] : row.metadata.items()) fields->Add(name, value, where);
   }
   if (survey.rows == 0) throw Error(fmt::format("{}: the file has no rows", file));
   return survey;
+}
+
+// A name given on purpose that nothing in the file has is misspelt.
+void CheckNames(const ImportOptions& options, const Survey& survey, const RowSource& source,
+                const FieldInference& fields) {
+  const std::string& file = options.metadata.empty() ? options.file : options.metadata;
+  const auto refuse = [&](const char* option, const std::string& name) {
+    if (source.HasColumn(name)) return;  // empty in every row
+    throw Error(fmt::format("no row of {} has a \"{}\" ({})", file, name, option));
+  };
+  const ImportOptions defaults;
+  if (options.id_field != defaults.id_field && !survey.has_ids) {
+    refuse("--id-field", options.id_field);
+  }
+  if (options.document_field != defaults.document_field && !survey.has_documents) {
+    refuse("--document-field", options.document_field);
+  }
+  for (const std::string& field : options.fields) {
+    if (!fields.Has(field)) refuse("--fields", field);
+  }
 }
 
 Collection CreateFor(Session& session, const ImportOptions& options, const Survey& survey,
@@ -231,9 +288,13 @@ std::unique_ptr<RowSource> OpenSource(const ImportOptions& options) {
                     "that is",
                     options.file));
   }
-  throw Error(fmt::format(
-      "{}: expected a .npy, .fvecs, .bvecs, .ivecs, .jsonl or .csv file{}", options.file,
-      extension == ".xz" || extension == ".gz" || extension == ".zst" ? "; unpack it first" : ""));
+  const bool packed = extension == ".xz" || extension == ".gz" || extension == ".zst";
+  const bool pipe = options.file == "-" || options.file.starts_with("/dev/");
+  throw Error(fmt::format("{}: expected a .npy, .fvecs, .bvecs, .ivecs, .jsonl or .csv file{}",
+                          options.file,
+                          packed ? "; unpack it first"
+                          : pipe ? "; a pipe cannot be read twice"
+                                 : ""));
 }
 
 void Import(Session& session, ImportOptions options) {
@@ -258,19 +319,18 @@ void Import(Session& session, ImportOptions options) {
     rerank = ParseRerank(existing.rerank);
   }
   Survey survey = SurveyRows(session, source.get(), options.file, metric, rerank, &fields);
+  CheckNames(options, survey, *source, fields);
   if (!exists) collection = CreateFor(session, options, survey, fields.Resolve());
   const Schema schema = DescribeCollection(collection.get());
   // Text ids that look like numbers are still text to a string collection.
-  if (source->is_text() && survey.has_ids && schema.has_string_ids()) survey.string_ids = true;
+  if (source->ids_are_text() && survey.has_ids && schema.has_string_ids()) survey.string_ids = true;
   CheckFits(options, survey, schema);
   if (exists) fields.CheckAgainst(schema);
-  std::vector<Field> types = schema.fields;
-  if (schema.has_string_ids()) types.push_back({options.id_field, QUASH_FIELD_STRING});
-  source->SetTypes(types);
+  source->SetTypes(schema.fields, schema.has_string_ids());
   source->Rewind();
   try {
     WriteRows(session, source.get(), options, survey, schema, collection.get());
-  } catch (const Error&) {
+  } catch (...) {
     // A collection made for this import does not outlive its failure, unless
     // rows were committed to it.
     if (!exists && DescribeCollection(collection.get()).rows == 0) {

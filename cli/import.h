@@ -53,8 +53,14 @@ class RowSource {
   virtual void Rewind() = 0;
   // Whether values are told from text, see FieldInference.
   virtual bool is_text() const { return false; }
-  // The types fields are to have; for sources that tell values from text.
-  virtual void SetTypes(const std::vector<Field>&) {}
+  // The same for ids: those that are all integers may go to either id type.
+  virtual bool ids_are_text() const { return is_text(); }
+  // Whether the file names this column, be it empty in every row.
+  virtual bool HasColumn(std::string_view) const { return false; }
+  // The types that fields and ids are to have; for sources that tell them from text.
+  virtual void SetTypes(const std::vector<Field>& fields, bool string_ids) {
+    static_cast<void>(fields), static_cast<void>(string_ids);
+  }
 };
 
 std::unique_ptr<RowSource> OpenJsonlSource(const ImportOptions& options);
@@ -72,6 +78,8 @@ void TakeObject(OrderedJson object, const ImportOptions& options, const std::str
 // A list of finite numbers, or Error naming `where`.
 std::vector<float> VectorFromJson(const OrderedJson& value, const std::string& where);
 bool TakesField(const ImportOptions& options, const std::string& name);
+// A 64-bit integer as a program would write it; "007" and "-0" are text.
+std::optional<int64_t> IntegerFromText(std::string_view text);
 
 // Reads the whole file once to check it and to infer types, then again to
 // write it in batches. Nothing is written unless all of the file is good.

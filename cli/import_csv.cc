@@ -1,12 +1,15 @@
 // CSV (RFC 4180) with a header line: the vector column holds JSON lists, the
-// other columns are told from their text.
+// other columns are told from their text. An empty field is NULL; in quotes it
+// is an empty text where the column holds texts.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <optional>
 
+#include "cli/field_inference.h"
 #include "cli/import.h"
 #include "cli/matrix.h"
 #include "cli/text.h"
@@ -14,20 +17,26 @@
 namespace quash::cli {
 namespace {
 
+struct CsvText {
+  std::string text;
+  bool quoted = false;
+};
+
 // Records of a CSV file; quoted fields may span lines.
 class CsvReader {
  public:
   explicit CsvReader(const std::string& path) : file_(path) {}
 
-  bool Next(std::vector<std::string>* record) {
+  bool Next(std::vector<CsvText>* record) {
     record->clear();
     int c = Get();
     while (c == '\n' || c == '\r') c = Get();  // blank lines
     if (c == EOF) return false;
     record_line_ = line_ + 1;
     while (true) {
-      std::string field;
-      c = c == '"' ? QuotedField(&field) : PlainField(c, &field);
+      CsvText field;
+      field.quoted = c == '"';
+      c = field.quoted ? QuotedText(&field.text) : PlainText(c, &field.text);
       record->push_back(std::move(field));
       if (c != ',') return true;
       c = Get();
@@ -50,12 +59,12 @@ class CsvReader {
   }
 
   // Each returns what ended the field: ',', '\n' or EOF.
-  int PlainField(int c, std::string* field) {
-    for (; c != ',' && c != '\n' && c != EOF; c = Get()) *field += static_cast<char>(c);
-    if (c != ',' && field->ends_with('\r')) field->pop_back();
+  int PlainText(int c, std::string* text) {
+    for (; c != ',' && c != '\n' && c != EOF; c = Get()) *text += static_cast<char>(c);
+    if (c != ',' && text->ends_with('\r')) text->pop_back();
     return c;
   }
-  int QuotedField(std::string* field) {
+  int QuotedText(std::string* text) {
     while (true) {
       int c = Get();
       if (c == EOF) throw Error(fmt::format("{}: no closing \" in this record", Where()));
@@ -65,7 +74,7 @@ class CsvReader {
         if (c == ',' || c == '\n' || c == EOF) return c;
         if (c != '"') throw Error(fmt::format("{}: text after a closing \"", Where()));
       }
-      *field += static_cast<char>(c);
+      *text += static_cast<char>(c);
     }
   }
 
@@ -81,7 +90,7 @@ class CsvSource : public RowSource {
   }
 
   bool Next(ImportRow* row) override {
-    std::vector<std::string> record;
+    std::vector<CsvText> record;
     if (!reader_.Next(&record)) return false;
     if (record.size() != columns_.size()) {
       throw Error(
@@ -94,10 +103,14 @@ class CsvSource : public RowSource {
   std::string Where() const override { return reader_.Where(); }
   void Rewind() override {
     reader_.Rewind();
-    if (!reader_.Next(&columns_)) throw Error(fmt::format("{}: the file is empty", options_.file));
+    std::vector<CsvText> header;
+    if (!reader_.Next(&header)) throw Error(fmt::format("{}: the file is empty", options_.file));
+    columns_.clear();
+    for (CsvText& field : header) columns_.push_back(std::move(field.text));
     if (columns_[0].starts_with("\xEF\xBB\xBF")) columns_[0].erase(0, 3);
     bool has_vector = false;
     for (size_t c = 0; c < columns_.size(); ++c) {
+      if (!IsUtf8(columns_[c])) throw Error(fmt::format("{}: the header is not UTF-8", Where()));
       has_vector |= columns_[c] == options_.vector_field;
       if (std::find(columns_.begin(), columns_.begin() + c, columns_[c]) != columns_.begin() + c) {
         throw Error(fmt::format("{}: two columns are named \"{}\"", options_.file, columns_[c]));
@@ -109,12 +122,20 @@ class CsvSource : public RowSource {
     }
   }
   bool is_text() const override { return true; }
-  void SetTypes(const std::vector<Field>& fields) override {
+  bool HasColumn(std::string_view column) const override {
+    return std::find(columns_.begin(), columns_.end(), column) != columns_.end();
+  }
+  void SetTypes(const std::vector<Field>& fields, bool string_ids) override {
     for (const Field& field : fields) types_[field.name] = field.type;
+    string_ids_ = string_ids;
   }
 
  private:
-  void TakeField(const std::string& column, const std::string& text, ImportRow* row) const {
+  void TakeField(const std::string& column, const CsvText& field, ImportRow* row) const {
+    const std::string& text = field.text;
+    if (!IsUtf8(text)) {
+      throw Error(fmt::format("{}: column \"{}\" is not UTF-8", Where(), column));
+    }
     if (column == options_.vector_field) {
       const OrderedJson value = OrderedJson::parse(text, nullptr, false);
       if (value.is_discarded()) {
@@ -123,38 +144,34 @@ class CsvSource : public RowSource {
       row->vector = VectorFromJson(value, Where());
     } else if (column == options_.id_field) {
       if (text.empty()) return;
-      const auto type = types_.find(column);
-      const bool as_text = type != types_.end() && type->second == QUASH_FIELD_STRING;
-      row->id = as_text ? OrderedJson(text) : Natural(text);
-      if (!row->id.is_number_integer()) row->id = text;
+      const std::optional<int64_t> integer = IntegerFromText(text);
+      row->id = integer && !string_ids_ ? nlohmann::json(*integer) : nlohmann::json(text);
     } else if (column == options_.document_field) {
-      if (!text.empty()) row->document = text;
-    } else if (TakesField(options_, column) && !text.empty()) {
+      if (!text.empty() || field.quoted) row->document = text;
+    } else if (TakesField(options_, column) && (!text.empty() || field.quoted)) {
       const auto type = types_.find(column);
       const bool as_text = type != types_.end() && type->second == QUASH_FIELD_STRING;
       row->metadata[column] = as_text ? OrderedJson(text) : Natural(text);
     }
   }
 
-  // What the text looks like: true, false, a number, a list, else text.
+  // What the text looks like: true, false, a number, a list, else text; null if
+  // it is empty.
   static OrderedJson Natural(const std::string& text) {
+    if (text.empty()) return nullptr;
+    if (const std::optional<int64_t> integer = IntegerFromText(text)) return *integer;
     const char* begin = text.data();
     const char* end = begin + text.size();
-    int64_t integer = 0;
-    const auto as_integer = std::from_chars(begin, end, integer);
-    const bool leading_zero = text.size() > 1 && text[0] == '0';
-    if (as_integer.ec == std::errc() && as_integer.ptr == end && !leading_zero) return integer;
     double real = 0;
     const auto as_real = std::from_chars(begin, end, real);
     const bool decimal = text.find_first_not_of("+-0123456789.eE") == std::string::npos;
-    if (as_real.ec == std::errc() && as_real.ptr == end && decimal && as_integer.ptr != end) {
-      return real;
-    }
+    const bool digits = text.find_first_of(".eE") == std::string::npos;
+    if (as_real.ec == std::errc() && as_real.ptr == end && decimal && !digits) return real;
     if (EqualsIgnoreCase(text, "true")) return true;
     if (EqualsIgnoreCase(text, "false")) return false;
     if (text[0] == '[') {
       OrderedJson list = OrderedJson::parse(text, nullptr, false);
-      if (list.is_array()) return list;
+      if (FieldInference::IsList(list)) return list;
     }
     return text;
   }
@@ -163,9 +180,19 @@ class CsvSource : public RowSource {
   CsvReader reader_;
   std::vector<std::string> columns_;
   std::map<std::string, quash_field_type> types_;
+  bool string_ids_ = false;
 };
 
 }  // namespace
+
+std::optional<int64_t> IntegerFromText(std::string_view text) {
+  const std::string_view digits = text.substr(text.starts_with('-') ? 1 : 0);
+  if (digits.starts_with('0') && text != "0") return std::nullopt;
+  int64_t integer = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), integer);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return integer;
+}
 
 std::unique_ptr<RowSource> OpenCsvSource(const ImportOptions& options) {
   return std::make_unique<CsvSource>(options);

@@ -50,13 +50,21 @@ class MatrixSource : public RowSource {
                               Where(), i, vector[i]));
     }
     if (!integer_ids_.empty()) row->id = integer_ids_[next_ - 1];
-    if (id_lines_ != nullptr) row->id = Trim(LineFor(id_lines_.get()));
+    if (id_lines_ != nullptr) {
+      const std::string_view text = Trim(LineFor(id_lines_.get()));
+      if (!IsUtf8(text)) throw Error(fmt::format("{}: not UTF-8", id_lines_->Where()));
+      const std::optional<int64_t> integer = IntegerFromText(text);
+      row->id = integer && !string_ids_ ? nlohmann::json(*integer) : nlohmann::json(text);
+    }
     return true;
   }
 
   std::string Where() const override {
     return fmt::format("{} row {}", matrix_->path(), next_ == 0 ? 0 : next_ - 1);
   }
+
+  bool ids_are_text() const override { return id_lines_ != nullptr; }
+  void SetTypes(const std::vector<Field>&, bool string_ids) override { string_ids_ = string_ids; }
 
   void Rewind() override {
     next_ = chunk_begin_ = chunk_rows_ = 0;
@@ -96,6 +104,7 @@ class MatrixSource : public RowSource {
   std::unique_ptr<LineReader> metadata_;
   std::unique_ptr<LineReader> id_lines_;
   std::vector<int64_t> integer_ids_;
+  bool string_ids_ = false;  // lines of digits are texts
   std::vector<float> chunk_;
   uint64_t chunk_begin_ = 0;
   uint64_t chunk_rows_ = 0;

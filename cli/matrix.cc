@@ -217,6 +217,12 @@ InputFile::InputFile(const std::string& path) : path_(path), file_(std::fopen(pa
     throw Error(fmt::format("cannot read {}: {}", path, std::strerror(errno)));
   }
   if (S_ISDIR(status.st_mode)) throw Error(fmt::format("cannot read {}: a directory", path));
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(
+        fmt::format("cannot read {}: a pipe or device, and it is read more than once; "
+                    "write it to a file first",
+                    path));
+  }
   size_ = static_cast<uint64_t>(status.st_size);
 }
 

@@ -9,7 +9,7 @@
 
 namespace quash::cli {
 
-// A file opened for reading, with its size; errors name the path.
+// A regular file opened for reading, with its size; errors name the path.
 class InputFile {
  public:
   explicit InputFile(const std::string& path);

@@ -223,7 +223,8 @@ class CsvWriter : public Writer {
     std::string line;
     for (size_t c = 0; c < cells.size(); ++c) {
       if (c > 0) line += ',';
-      line += CsvField(Plain(cells[c]));
+      const bool empty_text = cells[c].kind == Cell::Kind::kText && cells[c].text.empty();
+      line += empty_text ? "\"\"" : CsvField(Plain(cells[c]));  // NULL is the empty field
     }
     sink_(line + "\r\n");
   }

@@ -18,6 +18,7 @@ struct Character {
   size_t bytes;
   size_t width;
   uint32_t code;
+  bool malformed = false;
 };
 
 // One UTF-8 character at `position`; a malformed byte is one cell wide.
@@ -25,10 +26,13 @@ Character CharacterAt(std::string_view text, size_t position) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[position + i]); };
   const unsigned char lead = byte(0);
   size_t bytes = lead < 0x80 ? 1 : lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
-  if (position + bytes > text.size()) return {1, 1, 0xFFFD};
+  constexpr Character kMalformed = {1, 1, 0xFFFD, true};
+  if (position + bytes > text.size() || (bytes == 1 && lead >= 0x80) || lead >= 0xF8) {
+    return kMalformed;
+  }
   uint32_t code = bytes == 1 ? lead : lead & (0x7F >> bytes);
   for (size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return {1, 1, 0xFFFD};
+    if ((byte(i) & 0xC0) != 0x80) return kMalformed;
     code = code << 6 | (byte(i) & 0x3F);
   }
   const int width = wcwidth(static_cast<wchar_t>(code));
@@ -109,6 +113,21 @@ bool HasUncertainWidth(std::string_view text) {
     i += c.bytes;
   }
   return false;
+}
+
+bool IsUtf8(std::string_view text) {
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};  // by bytes; below: overlong
+  for (size_t i = 0; i < text.size();) {
+    if (static_cast<unsigned char>(text[i]) < 0x80) {
+      ++i;
+      continue;
+    }
+    const Character c = CharacterAt(text, i);
+    const bool surrogate = c.code >= 0xD800 && c.code <= 0xDFFF;
+    if (c.malformed || c.code < kLeast[c.bytes] || c.code > 0x10FFFF || surrogate) return false;
+    i += c.bytes;
+  }
+  return true;
 }
 
 std::string Truncate(std::string_view text, size_t width) {

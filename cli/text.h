@@ -16,6 +16,8 @@ size_t DisplayWidth(std::string_view text);
 // Whether terminals may disagree on the width of this text.
 bool HasUncertainWidth(std::string_view text);
 
+bool IsUtf8(std::string_view text);
+
 // The text cut to at most `width` cells, ending in "…" if anything was cut.
 std::string Truncate(std::string_view text, size_t width);
 

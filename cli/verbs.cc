@@ -61,7 +61,8 @@ BoundVerb DefineImport(CLI::App& app, bool subcommand) {
       ->capture_default_str();
   app.add_option("--partition-rows", options->partition_rows,
                  "With --create: rows from which it is partitioned; 0: 100000");
-  return {[options](Session& session) { Import(session, *options); }, Always(QUASH_OPEN_CREATE)};
+  return {[options](Session& session) { Import(session, *options); },
+          [options] { return options->create ? QUASH_OPEN_CREATE : QUASH_OPEN_READWRITE; }};
 }
 
 BoundVerb DefineExport(CLI::App& app, bool subcommand) {

@@ -2,6 +2,8 @@
 #include "cli/import.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -165,6 +167,14 @@ TEST_CASE("metadata and ids beside vectors") {
   options.ids = folder.Write("ids.txt", "p\nq\n");
   rows = ReadAll(OpenSource(options).get());
   CHECK(rows[1].id == "q");
+  options.ids = folder.Write("digits.txt", "7\n-8\n");
+  auto source = OpenSource(options);
+  CHECK(ReadAll(source.get())[1].id == -8);
+  source->SetTypes({}, true);
+  source->Rewind();
+  CHECK(ReadAll(source.get())[1].id == "-8");
+  options.ids = folder.Write("latin1.txt", "7\ncaf\xE9\n");
+  CHECK(Contains(Complaint(options), "latin1.txt:2: not UTF-8"));
   options.ids = folder.Write("ids.npy", Npy("<i8", "(2,)", Bytes<int64_t>({7, -8})));
   rows = ReadAll(OpenSource(options).get());
   CHECK(rows[1].id == -8);
@@ -230,7 +240,7 @@ TEST_CASE("csv") {
   CHECK_FALSE(rows[1].metadata.contains("n"));
   CHECK(rows[1].metadata["name"] == "007");
   // A field that is text keeps every digit.
-  source->SetTypes({{"n", QUASH_FIELD_STRING}, {"id", QUASH_FIELD_STRING}});
+  source->SetTypes({{"n", QUASH_FIELD_STRING}}, true);
   source->Rewind();
   rows = ReadAll(source.get());
   CHECK(rows[0].metadata["n"] == "7");
@@ -246,6 +256,28 @@ TEST_CASE("csv") {
   CHECK(Contains(complain("id,vector\n1,\"[1]"), "b.csv:2: no closing \""));
   CHECK(Contains(complain("id,vector\n1,[1\n"), "b.csv:2: the vector is no JSON list"));
   CHECK(Contains(complain("id,vector\n1,\"[1]\"x\n"), "b.csv:2: text after a closing"));
+  CHECK(Contains(complain("vector,name\n[1],caf\xE9\n"), "b.csv:2: column \"name\" is not UTF-8"));
+  CHECK(Contains(complain("vector,caf\xE9\n[1],x\n"), "b.csv:1: the header is not UTF-8"));
+}
+
+TEST_CASE("csv tells an empty text from NULL, and lists that no field holds are text") {
+  const TemporaryFolder folder;
+  const auto source = OpenSource(For(folder.Write(
+      "a.csv", "vector,s,n,document\n[1],\"\",\"\",\"\"\n[1],,,\n[1],[1.5],7,x\n[1],[],8,y\n")));
+  auto rows = ReadAll(source.get());
+  REQUIRE(rows.size() == 4);
+  CHECK(rows[0].metadata["n"].is_null());
+  CHECK(rows[0].document == "");
+  CHECK_FALSE(rows[1].document);
+  CHECK(rows[2].metadata["s"] == "[1.5]");
+  CHECK(rows[3].metadata["s"] == OrderedJson::array());
+  source->SetTypes({{"s", QUASH_FIELD_STRING}, {"n", QUASH_FIELD_INT}}, false);
+  source->Rewind();
+  rows = ReadAll(source.get());
+  CHECK(rows[0].metadata["s"] == "");
+  CHECK(rows[0].metadata["n"].is_null());
+  CHECK_FALSE(rows[1].metadata.contains("s"));
+  CHECK(rows[3].metadata["s"] == "[]");
 }
 
 // Rows that the library would refuse are found before the first batch, whatever
@@ -274,6 +306,80 @@ TEST_CASE("a file with one bad row changes nothing") {
   CHECK(Contains(complain("{\"vector\":[1,0],\"document\":\"a\\u0000\"}", "l2"),
                  "rows.jsonl:2: NUL byte in the document"));
   CHECK(Contains(complain("{\"vector\":[1]}", "l2"), "rows.jsonl:2: the vector has 1"));
+  const auto with = [](const std::string& key, const std::string& value) {
+    return "{\"vector\":[1,0],\"" + key + "\":\"" + value + "\"}";
+  };
+  CHECK(Contains(complain(with("document", std::string(QUASH_DOCUMENT_BYTES_MAX + 1, 'x')), "l2"),
+                 "rows.jsonl:2: the document is 16777217 bytes long"));
+  CHECK(Contains(complain(with("a", std::string(QUASH_METADATA_BYTES_MAX, 'x')), "l2"),
+                 "rows.jsonl:2: the fields are 1048584 bytes of JSON"));
+  // The first row is bad here, as ids are all of one type.
+  const auto complain_id = [&](const std::string& id) {
+    ImportOptions options =
+        For(folder.Write("ids.jsonl", "{\"vector\":[1,2],\"id\":" + id + "}\n"));
+    options.collection = "made";
+    options.create = true;
+    std::string message;
+    try {
+      Import(session, options);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(session.CollectionNames().empty());
+    return message;
+  };
+  CHECK(Contains(complain_id("18446744073709551615"), "ids.jsonl:1: id 18446744073709551615 is"));
+  CHECK(Contains(complain_id("\"\""), "ids.jsonl:1: the id is empty"));
+  CHECK(Contains(complain_id("\"" + std::string(1025, 'x') + "\""), "the id is 1025 bytes long"));
+  CHECK(Contains(complain_id("1.5"), "neither an integer nor text"));
+}
+
+TEST_CASE("names given on purpose that no row has are refused") {
+  const TemporaryFolder folder;
+  Session session;
+  session.settings.progress = false;
+  session.Open(":memory:", QUASH_OPEN_CREATE);
+  const auto import = [&](const std::string& file, const std::string& text, auto set) {
+    ImportOptions options = For(folder.Write(file, text));
+    options.collection = "made";
+    options.create = true;
+    set(&options);
+    try {
+      Import(session, options);
+    } catch (const Error& error) {
+      CHECK(session.CollectionNames().empty());
+      return std::string(error.what());
+    }
+    quash_collection_drop(session.db(), "made");
+    return std::string();
+  };
+  const std::string rows = "{\"vector\":[1,2],\"name\":\"a\",\"text\":\"x\",\"n\":null}\n";
+  const std::string csv = "vector,name,text,n\n[1],a,,\n";
+  CHECK(Contains(import("a.jsonl", rows, [](ImportOptions* o) { o->id_field = "nmae"; }),
+                 "has a \"nmae\" (--id-field)"));
+  CHECK(Contains(import("a.csv", csv, [](ImportOptions* o) { o->document_field = "txt"; }),
+                 "has a \"txt\" (--document-field)"));
+  CHECK(Contains(import("a.jsonl", rows,
+                        [](ImportOptions* o) {
+                          o->fields = {"n", "nn"};
+                        }),
+                 "has a \"nn\" (--fields)"));
+  CHECK(import("a.jsonl", rows, [](ImportOptions* o) { o->fields = {"n"}; }) == "");
+  CHECK(import("a.csv", csv, [](ImportOptions* o) {
+          o->fields = {"n"};
+          o->document_field = "text";
+        }) == "");
+}
+
+TEST_CASE("what can be read only once is refused") {
+  const TemporaryFolder folder;
+  const std::string path = folder.Write("pipe.jsonl", "");
+  std::filesystem::remove(path);
+  REQUIRE(mkfifo(path.c_str(), 0600) == 0);
+  const int writer = open(path.c_str(), O_RDWR);  // so that opening it does not wait
+  CHECK(Contains(Complaint(For(path)), "a pipe or device"));
+  close(writer);
+  CHECK(Contains(Complaint(For("/dev/stdin")), "cannot be read twice"));
 }
 
 TEST_CASE("other files are refused with a way out") {

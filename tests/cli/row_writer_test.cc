@@ -113,6 +113,7 @@ TEST_CASE("CSV quotes what needs it") {
       Write(In(Mode::kCsv), {"a", "b"},
             {{Cell::Text("x,y"), Cell::Null()}, {Cell::Text("say \"hi\"\n"), Cell::Integer(1)}}) ==
       "a,b\r\n\"x,y\",\r\n\"say \"\"hi\"\"\n\",1\r\n");
+  CHECK(Write(In(Mode::kCsv), {"a", "b"}, {{Cell::Text(""), Cell::Null()}}) == "a,b\r\n\"\",\r\n");
 }
 
 TEST_CASE("line, list and markdown") {

@@ -50,6 +50,16 @@ TEST_CASE("cut text fits and never splits a character") {
   CHECK(Truncate("", 0) == "");
 }
 
+TEST_CASE("UTF-8 is told from other bytes") {
+  for (const char* good : {"", "a", "caf\u00E9", "\u65E5", "\U0001F600", "\xF4\x8F\xBF\xBF"}) {
+    CHECK(IsUtf8(good));
+  }
+  for (const char* bad : {"caf\xE9", "\x80", "\xC3", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80",
+                          "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xFC\x90\x80\x80"}) {
+    CHECK_FALSE(IsUtf8(bad));
+  }
+}
+
 TEST_CASE("control characters cannot reach the terminal") {
   CHECK(OneLine("a\nb\tc\x1B[31m") == "a b c [31m");
   CHECK(OneLine("x\xC2\x9By") == "x y");
