@@ -217,8 +217,10 @@ Status DatabaseDirectory::Lock(quash_open_mode mode) {
   }
   if (flock(lock_file_, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return Error(QUASH_IO, "cannot lock {}: {}", file, SystemError());
+    // Beside readers the file holds the process that wrote last, if any.
+    const bool readers_only = !shared && flock(lock_file_, LOCK_SH | LOCK_NB) == 0;
     char pid[32] = "";
-    const ssize_t size = pread(lock_file_, pid, sizeof(pid) - 1, 0);
+    const ssize_t size = readers_only ? 0 : pread(lock_file_, pid, sizeof(pid) - 1, 0);
     if (size > 0) {
       pid[strcspn(pid, "\n")] = '\0';
       return Error(QUASH_BUSY, "{} is open in process {}; open it as follower to read beside it",

@@ -75,6 +75,8 @@ TEST_CASE("read-only handles share, in one process and in several") {
   REQUIRE(third.ReadLine() == "QUASH_OK");
   CHECK((Dump(first.get()) == Dump(second.get())));
   CHECK(TryOpen(path, QUASH_OPEN_READWRITE) == QUASH_BUSY);
+  // Not the process that made it and has closed it.
+  CHECK(std::string(quash_errmsg()).find("is open for reading") != std::string::npos);
   CHECK(third.Wait() == 0);
 }
 
