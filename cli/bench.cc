@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <unordered_set>
 
 #include "cli/interrupt.h"
@@ -151,7 +152,8 @@ void Bench(Session& session, const BenchOptions& options) {
   quash_search_options one_thread = search;
   one_thread.threads = 1;
 
-  ProgressBar bar("benchmarking", "queries", session.settings.progress);
+  std::optional<ProgressBar> bar(std::in_place, "benchmarking", "queries",
+                                 session.settings.progress);
   Search(collection.get(), queries, 0, 1, schema.dim, options.k, one_thread);  // warms up
   std::vector<double> latencies_us;
   for (size_t i = 0; i < queries.n; ++i) {
@@ -159,7 +161,7 @@ void Bench(Session& session, const BenchOptions& options) {
     const Clock::time_point start = Clock::now();
     Search(collection.get(), queries, i, 1, schema.dim, options.k, one_thread);
     latencies_us.push_back(MicrosecondsSince(start));
-    bar.Update(i, queries.n);
+    bar->Update(i, queries.n);
   }
   std::sort(latencies_us.begin(), latencies_us.end());
   const auto percentile = [&](double p) {
@@ -180,6 +182,7 @@ void Bench(Session& session, const BenchOptions& options) {
     recall = Fixed(Recall(found.get(), truth.get(), n), 4);
   }
   const double n = static_cast<double>(queries.n);
+  bar.reset();  // its line is free again
   session.Print(
       {fmt::format("recall@{}", options.k), "p50 us", "p95 us", "p99 us", "batch us/query",
        "batch qps", "queries"},

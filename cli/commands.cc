@@ -68,13 +68,20 @@ void Open(Shell& shell, const Words& arguments) {
   shell.session().Open(path.empty() ? ":memory:" : path, mode);
 }
 
+void Redirect(Shell& shell, const std::string& file, bool once) {
+  if (file.starts_with('|')) {
+    throw Error("results go to files, not to programs; quashdb FILE \"SELECT ...\" | PROGRAM does");
+  }
+  shell.session().output.Redirect(file, once);
+}
+
 void ChangeOutput(Shell& shell, const Words& arguments) {
-  shell.session().output.Redirect(arguments.empty() ? "stdout" : arguments[0], false);
+  Redirect(shell, arguments.empty() ? "stdout" : arguments[0], false);
 }
 
 void Once(Shell& shell, const Words& arguments) {
   if (arguments.empty()) throw Error("usage: .once FILE");
-  shell.session().output.Redirect(arguments[0], true);
+  Redirect(shell, arguments[0], true);
 }
 
 void Read(Shell& shell, const Words& arguments) {
@@ -231,6 +238,24 @@ void Help(Shell& shell, const Words& arguments) {
   throw Error(fmt::format("no help on \"{}\"{}", arguments[0], DidYouMean(topic, topics)));
 }
 
+// What people type who come from sqlite3, and what to write here.
+std::string_view Habit(std::string_view name) {
+  constexpr std::pair<std::string_view, std::string_view> kHabits[] = {
+      {"clone", ".backup does that"},
+      {"databases", ".show names the open one"},
+      {"dump", ".schema shows the statements, .export writes the rows"},
+      {"eqp", "write EXPLAIN before SELECT"},
+      {"indexes", "collections need no index"},
+      {"indices", "collections need no index"},
+      {"save", ".backup does that"},
+      {"tables", ".collections does that"},
+      {"width", "tables fit the screen"}};
+  for (const auto& [habit, advice] : kHabits) {
+    if (name == habit) return advice;
+  }
+  return "";
+}
+
 }  // namespace
 
 void RunDotCommand(Shell& shell, std::string_view line) {
@@ -253,9 +278,11 @@ void RunDotCommand(Shell& shell, std::string_view line) {
   }
   Words names = DotCommandNames();
   for (std::string& candidate : names) candidate.insert(0, 1, '.');
-  const std::string suggestion = DidYouMean("." + name, names);
-  throw Error(fmt::format("no command .{}{}{}", name, suggestion,
-                          suggestion.empty() ? "; .help lists the commands" : ""));
+  const std::string_view habit = Habit(name);
+  std::string advice = habit.empty() ? "" : fmt::format("; {}", habit);
+  if (advice.empty()) advice = DidYouMean("." + name, names);
+  if (advice.empty()) advice = "; .help lists the commands";
+  throw Error(fmt::format("no command .{}{}", name, advice));
 }
 
 ArgumentKind DotCommandArguments(std::string_view name) {

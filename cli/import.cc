@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <unordered_map>
 
 #include "cli/field_inference.h"
@@ -226,7 +227,7 @@ void CheckFits(const ImportOptions& options, const Survey& survey, const Schema&
 
 void WriteRows(Session& session, RowSource* source, const ImportOptions& options,
                const Survey& survey, const Schema& schema, quash_collection* collection) {
-  ProgressBar bar("importing", "rows", session.settings.progress);
+  std::optional<ProgressBar> bar(std::in_place, "importing", "rows", session.settings.progress);
   RowBatch batch(schema.has_string_ids(), schema.dim);
   uint64_t committed = 0;
   const auto flush = [&] {
@@ -250,7 +251,7 @@ void WriteRows(Session& session, RowSource* source, const ImportOptions& options
       } catch (const Error& error) {
         throw Error(fmt::format("{}: {}", source->Where(), error.what()));
       }
-      bar.Update(committed + batch.rows(), survey.rows);
+      bar->Update(committed + batch.rows(), survey.rows);
       if (batch.bytes() >= kBatchBytes || batch.rows() >= kBatchRows) flush();
     }
     if (batch.rows() > 0) flush();
@@ -259,8 +260,10 @@ void WriteRows(Session& session, RowSource* source, const ImportOptions& options
                             FormatCount(survey.rows)),
                 std::nullopt, error.exit_code());
   }
+  const double seconds = bar->elapsed_seconds();
+  bar.reset();  // its line is free again
   session.Remark(fmt::format("{} rows imported into {} in {:.1f} s", FormatCount(committed),
-                             QuoteName(schema.name), bar.elapsed_seconds()));
+                             QuoteName(schema.name), seconds));
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ int RunSubcommand(Session& session, const CommandLine& line) {
 }
 
 void PrintError(const std::string& message) {
-  fmt::print(stderr, "{}\n", Wrap("Error: " + message, StderrWidth()));
+  fmt::print(stderr, "{}\n", Wrap(Printable("Error: " + message), StderrWidth()));
 }
 
 void Greet(const CommandLine& line, bool is_new) {
@@ -57,7 +57,8 @@ int RunShell(Session& session, const CommandLine& line) {
       line.statements.empty() && !line.batch && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
   session.settings.bail = !session.settings.interactive;
   if (!session.settings.safe) session.settings.pager = DefaultPager();  // pagers can write files
-  const bool is_new = !std::filesystem::exists(line.database);
+  std::error_code unknown;  // opening it says what is wrong
+  const bool is_new = !std::filesystem::exists(line.database, unknown);
   session.Open(line.database, OpenMode(line));
   Shell shell(session);
   int exit_code = kExitOk;

@@ -27,7 +27,8 @@ void AddOptions(CLI::App& app, CommandLine* line, RawOptions* raw) {
   app.add_flag("--readonly", line->readonly, "Open without writing anything");
   app.add_flag("--follow", line->follow, "Read beside a live writer; .refresh takes in its writes");
   app.add_flag("--safe", line->settings.safe, "Refuse commands that read or write other files");
-  app.add_option("--durability", raw->durability, "full: fsync per commit; normal: at close")
+  app.add_option("--durability", raw->durability,
+                 "full: fsync per commit; normal: at close")
       ->check(CLI::IsMember({"full", "normal"}))
       ->capture_default_str();
   app.add_option("--memory-budget", raw->memory_budget, "Memory for codes and caches, as 512M");
@@ -65,7 +66,8 @@ std::string UsageError(const CLI::App* app, const CLI::Error& error) {
 // "quashdb chek a.qdb" must not make a database "chek".
 void RefuseMistypedSubcommand(const CommandLine& line) {
   if (line.verb != nullptr || line.statements.empty()) return;
-  if (std::filesystem::exists(line.database)) return;
+  std::error_code unknown;  // opening it says what is wrong
+  if (std::filesystem::exists(line.database, unknown) || unknown) return;
   std::vector<std::string> verbs;
   for (const Verb& verb : Verbs()) {
     if (verb.is_subcommand) verbs.push_back(verb.name);
@@ -74,6 +76,18 @@ void RefuseMistypedSubcommand(const CommandLine& line) {
     throw Error(fmt::format("no subcommand and no database \"{}\"; did you mean {}?",
                             line.database, *verb));
   }
+}
+
+// General options may follow a subcommand, and so CLI11 would take its words
+// too many for the database and statements of the shell.
+void RefuseExtraWords(const CLI::App& app, const CommandLine& line) {
+  if (line.verb == nullptr) return;
+  std::string extra = line.statements.empty() ? "" : line.statements.front();
+  const CLI::Option* database = app.get_option("database");
+  if (database->count() > 0) extra = database->results().front();
+  if (extra.empty()) return;
+  throw Error(fmt::format("\"{}\" is one word too many for {} (quashdb {} --help)", extra,
+                          line.verb->name, line.verb->name));
 }
 
 }  // namespace
@@ -112,6 +126,7 @@ std::optional<int> ParseCommandLine(int argc, char** argv, CommandLine* line) {
       line->settings.memory_budget_bytes = ParseSize(raw.memory_budget);
     }
     if (line->readonly && line->follow) throw Error("--readonly and --follow exclude each other");
+    RefuseExtraWords(app, *line);
     RefuseMistypedSubcommand(*line);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;

@@ -94,7 +94,6 @@ void Output::Redirect(const std::string& path, bool once) {
 }
 
 void Output::Finished() {
-  EndPage();
   if (once_) Close();
   once_ = false;
   Flush();

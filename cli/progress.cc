@@ -45,7 +45,9 @@ void ProgressBar::Update(uint64_t done, uint64_t total) {
   if (total > done && done > 0) {
     line += ", " + FormatDuration(static_cast<double>(total - done) / rate) + " left";
   }
-  fmt::print(stderr, "\r{}\033[K", line);
+  // A line that wraps could not be overwritten.
+  const size_t columns = StderrWidth();
+  fmt::print(stderr, "\r{}\033[K", Truncate(line, columns > 1 ? columns - 1 : 1));
   std::fflush(stderr);
 }
 

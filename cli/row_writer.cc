@@ -244,7 +244,8 @@ class LineWriter : public Writer {
     for (size_t c = 0; c < cells.size(); ++c) {
       text += std::string(width_ - DisplayWidth(columns_[c]), ' ');
       text += Style("1", columns_[c], options_.color) + " = ";
-      text += (options_.color ? OneLine(Plain(cells[c])) : Plain(cells[c])) + "\n";
+      const bool terminal = options_.width > 0;
+      text += (terminal ? OneLine(Plain(cells[c])) : Plain(cells[c])) + "\n";
     }
     sink_(text);
   }

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 #include "cli/commands.h"
 #include "cli/completion.h"
@@ -21,6 +24,11 @@ constexpr const char* kPrompt = "quashdb> ";
 constexpr const char* kContinuation = "    ...> ";
 
 bool IsDotCommand(std::string_view line) { return line.starts_with('.'); }
+
+// `.once` itself is not the command that its output is for.
+bool IsOnce(std::string_view command) {
+  return EqualsIgnoreCase(command.substr(0, command.find_first_of(" \t")), ".once");
+}
 
 }  // namespace
 
@@ -40,9 +48,12 @@ void Shell::Report(const Error& error, const std::string& text, size_t line, boo
   }
   const bool color = StderrIsTerminal() && session_.output.color();
   session_.output.EndPage();
-  std::string message = Wrap(fmt::format("Error: {}{}", where, error.what()), StderrWidth()) + "\n";
+  std::string message =
+      Wrap(Printable(fmt::format("Error: {}{}", where, error.what())), StderrWidth()) + "\n";
   message.replace(0, 6, Style("1;31", "Error:", color));
-  if (error.offset() && !dot_command) message += Excerpt(text, *error.offset()) + "\n";
+  if (error.offset() && !dot_command) {
+    message += Excerpt(text, *error.offset(), StderrWidth()) + "\n";
+  }
   std::fflush(stdout);
   std::fputs(message.c_str(), stderr);
 }
@@ -57,6 +68,10 @@ bool Shell::RunOne(const std::string& text, size_t line, bool dot_command) {
     }
     Report(error, text, line, dot_command);
     exit_code_ = error.exit_code();
+    if (exit_code_ == kExitInterrupted) buffer_.Clear();  // what follows on the line
+  };
+  const auto end_page = [&] {  // that of a .read ends with it
+    if (depth_ == 0) session_.output.EndPage();
   };
   bool ok = false;
   try {
@@ -69,7 +84,7 @@ bool Shell::RunOne(const std::string& text, size_t line, bool dot_command) {
     }
     ok = true;
   } catch (const PagerQuit&) {
-    session_.output.EndPage();
+    end_page();
     ok = true;
   } catch (const Error& error) {
     fail(error);
@@ -83,15 +98,15 @@ bool Shell::RunOne(const std::string& text, size_t line, bool dot_command) {
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
       session_.Write(fmt::format("Run Time: real {:.6f} s\n", elapsed.count()));
     }
-    // `.once` itself is not the command that its output is for.
-    if (!text.starts_with(".once")) session_.output.Finished();
+    end_page();
+    if (!dot_command || !IsOnce(text)) session_.output.Finished();
   } catch (const PagerQuit&) {
-    session_.output.EndPage();
+    end_page();
   } catch (const Error& error) {
     fail(error);
     return false;
   }
-  return ok || !session_.settings.bail;
+  return ok || (!session_.settings.bail && exit_code_ != kExitInterrupted);
 }
 
 bool Shell::RunPendingStatements() {
@@ -105,7 +120,7 @@ bool Shell::RunPendingStatements() {
 }
 
 bool Shell::TakeLine(const std::string& line) {
-  if (buffer_.blank() && IsDotCommand(line)) {
+  if (buffer_.blank() && IsDotCommand(Trim(line))) {
     buffer_.AddLine("");  // keeps line numbers
     const size_t number = buffer_.line();
     std::string unused;
@@ -128,14 +143,23 @@ bool Shell::EndOfInput() {
 int Shell::RunScript(std::istream& input, const std::string& name) {
   source_ = name;
   std::string line;
+  bool first = true;
   bool go_on = true;
   try {
     while (go_on && !quit_ && std::getline(input, line)) {
+      if (std::exchange(first, false) && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
       if (line.ends_with('\r')) line.pop_back();
       go_on = TakeLine(line);
     }
-    if (Interrupted()) ThrowIfInterrupted();
-    if (go_on && !quit_) EndOfInput();
+    if (!go_on || quit_) return exit_code_;
+    const bool failed = input.bad() || (name.empty() && std::ferror(stdin) != 0);
+    const int error = errno;
+    ThrowIfInterrupted();
+    if (failed) {
+      throw Error(fmt::format("cannot read {}: {}", name.empty() ? "standard input" : name,
+                              std::strerror(error)));
+    }
+    EndOfInput();
   } catch (const Error& error) {
     fmt::print(stderr, "Error: {}\n", error.what());
     exit_code_ = error.exit_code();
@@ -145,7 +169,7 @@ int Shell::RunScript(std::istream& input, const std::string& name) {
 
 int Shell::RunArgument(const std::string& text) {
   from_argument_ = true;
-  if (IsDotCommand(text)) {
+  if (IsDotCommand(Trim(text))) {
     RunOne(std::string(Trim(text)), 1, true);
     return exit_code_;
   }
@@ -175,6 +199,10 @@ void Shell::ReadFile(const std::string& path) {
 }
 
 bool Shell::RunTyped(const std::string& line) {
+  if (buffer_.blank() && Trim(line).starts_with('\\')) {
+    fmt::print(stderr, "Commands begin with a dot; .help lists them.\n");
+    return false;
+  }
   if (buffer_.blank()) {
     // What people type who do not know dot-commands yet.
     constexpr std::pair<std::string_view, std::string_view> kBare[] = {

@@ -170,6 +170,17 @@ std::string Wrap(std::string_view text, size_t width) {
   return out;
 }
 
+std::string Printable(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i <= text.size();) {
+    const size_t end = std::min(text.find('\n', i), text.size());
+    out += OneLine(text.substr(i, end - i));
+    if (end < text.size()) out += '\n';
+    i = end + 1;
+  }
+  return out;
+}
+
 std::string OneLine(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -327,8 +338,12 @@ std::string QuoteName(std::string_view name) {
   return out + "\"";
 }
 
-std::string Excerpt(std::string_view text, size_t offset) {
-  constexpr size_t kWindow = 72;  // bytes shown at most
+std::string Excerpt(std::string_view text, size_t offset, size_t columns) {
+  constexpr size_t kWidest = 72;
+  constexpr size_t kAround = 5;  // the indent, both ellipses, the caret behind the end
+  // Bytes shown at most, which take no more cells.
+  const size_t window =
+      columns == 0 ? kWidest : std::clamp(columns, kAround + 8, kWidest + kAround) - kAround;
   offset = std::min(offset, text.size());
   size_t begin = offset == 0 ? 0 : text.rfind('\n', offset - 1);
   begin = offset == 0 || begin == std::string_view::npos ? 0 : begin + 1;
@@ -337,9 +352,9 @@ std::string Excerpt(std::string_view text, size_t offset) {
     return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80;
   };
   size_t from = begin;
-  if (offset - begin > kWindow / 2 && end - begin > kWindow) from = offset - kWindow / 2;
+  if (offset - begin > window / 2 && end - begin > window) from = offset - window / 2;
   while (from > begin && continues(from)) --from;
-  size_t to = std::min(end, from + kWindow);
+  size_t to = std::min(end, from + window);
   while (to < end && continues(to)) ++to;
   const std::string before = (from > begin ? "…" : "") + OneLine(text.substr(from, offset - from));
   const std::string after = OneLine(text.substr(offset, to - offset)) + (to < end ? "…" : "");

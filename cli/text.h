@@ -28,6 +28,8 @@ std::string Wrap(std::string_view text, size_t width);
 // Control characters, newlines included, become spaces, so that stored text
 // can neither break a table nor send escape sequences to the terminal.
 std::string OneLine(std::string_view text);
+// The same for messages, whose line ends stay.
+std::string Printable(std::string_view text);
 
 bool EqualsIgnoreCase(std::string_view a, std::string_view b);
 std::string ToLower(std::string_view text);
@@ -63,6 +65,7 @@ std::string QuoteName(std::string_view name);
 
 // The line of `text` around byte `offset` and a caret below it, indented; long
 // lines are cut to a window.
-std::string Excerpt(std::string_view text, size_t offset);
+//   columns  of the screen that it must fit; 0: no screen
+std::string Excerpt(std::string_view text, size_t offset, size_t columns = 0);
 
 }  // namespace quash::cli

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import random as numbers
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,50 @@ def check_mistyped(shell):
     return ""
 
 
+def check_input(shell):
+    """Where statements come from: files that cannot be read, byte order marks, blanks
+    before a dot, Ctrl-C, which is told once."""
+    with tempfile.TemporaryDirectory() as folder:
+        def command(*words, text=""):
+            done = subprocess.run([shell, *words], input=text, cwd=folder, capture_output=True,
+                                  text=True, timeout=60, check=False)
+            return done.returncode, done.stdout + done.stderr
+
+        pathlib.Path(folder, "mark.sql").write_text("\ufeffCREATE COLLECTION docs (dim 2);\n")
+        unreadable = os.open(folder, os.O_RDONLY)
+        done = subprocess.run([shell], stdin=unreadable, capture_output=True, text=True,
+                              timeout=60, check=False)
+        os.close(unreadable)
+        for (code, text), expected_code, expected in (
+                ((done.returncode, done.stderr), 1, "cannot read standard input: Is a directory"),
+                (command("a.qdb", ".read ."), 1, "cannot read .: Is a directory"),
+                (command("a.qdb", ".read mark.sql"), 0, ""),
+                (command("a.qdb", "  .collections"), 0, "docs"),
+                (command("a.qdb", text=" .collections\n"), 0, "docs"),
+                (command("a.qdb", text=".ONCE out.txt\n.collections\n"), 0, ""),
+                (command("a.qdb", ".tables"), 1, ".collections does that"),
+                (command("a.qdb", ".output |cat"), 1, "not to programs"),
+                (command("n" * 5000, "SHOW COLLECTIONS"), 1, "Error: "),
+                (command("check", "a.qdb", "more"), 2, '"more" is one word too many for check'),
+                (command("a.qdb", "check", "a.qdb"), 2, '"a.qdb" is one word too many')):
+            if code != expected_code or expected not in text or (not expected and text):
+                return f"exit {code}, expected {expected_code} and {expected!r}: {text}\n"
+        if pathlib.Path(folder, "out.txt").read_text() != "docs\n":
+            return ".ONCE did not write what follows it\n"
+        for bail in ("on", "off"):
+            with subprocess.Popen([shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True) as waiting:
+                waiting.stdin.write(f".bail {bail}\n.version\n")
+                waiting.stdin.flush()
+                waiting.stdout.readline()
+                waiting.send_signal(signal.SIGINT)
+                waiting.stdin.write("SHOW COLLECTIONS; SHOW COLLECTIONS;\n.version\n")
+                _, errors = waiting.communicate(timeout=60)
+            if waiting.returncode != 130 or errors.count("interrupted") != 1:
+                return f"Ctrl-C with .bail {bail}: exit {waiting.returncode}, {errors}\n"
+    return ""
+
+
 def check_partitions(shell):
     """A collection of enough rows is partitioned, and the options of lists reach it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -179,7 +224,8 @@ def main():
                 expected.splitlines(True), actual.splitlines(True),
                 expected_file.name, "actual"))
     for name, check in (("subcommands", check_subcommands), ("--safe", check_safe),
-                        ("mistyped", check_mistyped), ("partitions", check_partitions)):
+                        ("mistyped", check_mistyped), ("input", check_input),
+                        ("partitions", check_partitions)):
         if complaint := check(shell):
             failed.append(name)
             sys.stdout.write(complaint)

@@ -5,6 +5,7 @@
 Runs it under a pseudo-terminal, types, and looks at what a user would see.
 """
 
+import array
 import fcntl
 import os
 import pty
@@ -25,6 +26,7 @@ class Terminal:
 
     def __init__(self, arguments, folder, rows=40, columns=160, **environment):
         self.output = ""
+        self.folder = folder
         self._seen = 0
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
@@ -94,6 +96,8 @@ def test_prompt(start):
         assert 'did you mean "lang"?\n  SELECT id FROM notes WHERE lan = ' in shown, shown
         assert shown.splitlines()[-1] == " " * 29 + "^", shown
         assert "INSERT OR REPLACE" in t.ask("UPDATE notes SET year = 1;")
+        assert "notes" in t.ask("  .collections")
+        assert "begin with a dot" in t.ask("\\d")
         # A dot-command inside a statement is refused, the statement goes on.
         t.type("SELECT id\r")
         t.expect("...> ")
@@ -149,6 +153,32 @@ def test_narrow(start):
         for n in range(4):
             t.ask(f"ALTER COLLECTION w ADD FIELD long_name_{n} INT;")
         assert "not shown: " in t.ask("SELECT * FROM w;")
+        # Neither errors nor progress take more than the line they are on.
+        shown = t.ask("SELECT id, a, b, n FROM w NEAREST TO [1, 0] WHERE langg = 'en';")
+        assert all(len(line) <= 40 for line in shown.splitlines()), shown
+        queries = array.array("f", [1.0, 0.0] * 50000)
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (50000, 2), }"
+        with open(os.path.join(t.folder, "q.npy"), "wb") as file:
+            file.write(b"\x93NUMPY\x01\x00\x76\x00" + header.ljust(117).encode() + b"\n")
+            queries.tofile(file)
+        shown = t.ask(".bench w --queries q.npy -n 50000")
+        drawn = [line for line in re.split("[\r\n]", shown) if "benchmarking" in line]
+        assert drawn and all(len(line) < 40 for line in drawn), drawn
+        assert not any("recall" in line for line in drawn), "the bar is gone before the results"
+
+
+def test_stored_escapes(start):
+    # Stored text sends nothing to the terminal, with colours or without.
+    for environment in ({}, {"NO_COLOR": "1"}):
+        with start("e.qdb", **environment) as t:
+            t.ask("CREATE COLLECTION IF NOT EXISTS e (dim 1, id string);")
+            with open(os.path.join(t.folder, "e.sql"), "w", encoding="utf-8") as file:
+                file.write("INSERT OR REPLACE INTO e VALUES ('x', [1], 'a\x1b[31mred');\n")
+            t.ask(".read e.sql")
+            for mode in ("table", "line", "list", "markdown"):
+                t.ask(f".mode {mode}")
+                assert "[31mred" in t.ask("SELECT * FROM e;"), t.output
+            assert "\x1b[31m" not in t.output, t.output[-400:]
 
 
 def test_pager(start):
@@ -159,6 +189,11 @@ def test_pager(start):
         shown = t.ask("SELECT id FROM p;")
         assert shown.strip().splitlines()[-2:] == ["id", "--"], shown
         assert t.ask("SELECT id FROM p LIMIT 5;").strip().splitlines()[-1].strip() == "4"
+        # A script is shown as one, and runs to its end when the pager has been left.
+        with open(os.path.join(t.folder, "p.sql"), "w", encoding="utf-8") as file:
+            file.write("SELECT id FROM p;\nSELECT id FROM p;\nDELETE FROM p WHERE id = 99;\n")
+        assert t.ask(".read p.sql").strip().splitlines()[-2:] == ["id", "--"], t.output[-400:]
+        assert t.ask("SELECT COUNT(*) FROM p;").strip().splitlines()[-1].strip() == "99"
         t.ask(".pager off")
         assert len(t.ask("SELECT id FROM p;").splitlines()) > 100
         assert "Error" in t.ask("SELECT nothing FROM p;")

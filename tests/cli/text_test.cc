@@ -66,6 +66,11 @@ TEST_CASE("control characters cannot reach the terminal") {
   CHECK(OneLine("é") == "é");
 }
 
+TEST_CASE("messages keep their line ends") {
+  CHECK(Printable("a\n\x1B[31mb\t\n") == "a\n [31mb \n");
+  CHECK(Printable("") == "");
+}
+
 TEST_CASE("near misses") {
   const std::vector<std::string> words = {"section", "size_kb", "tags"};
   CHECK(NearestWord("sectin", words) == "section");
@@ -127,6 +132,18 @@ TEST_CASE("excerpts put the caret below the byte") {
   CHECK(DisplayWidth(cut.substr(0, newline)) < 80);
   // The caret stands in the cell of the '!'.
   CHECK(DisplayWidth(cut.substr(0, cut.find('!'))) == cut.size() - newline - 2);
+  // On a narrow screen neither line wraps, and the caret stays below its byte.
+  const std::string statement = "SELECT id, score FROM notes WHERE langg = 'en' AND year > 2020";
+  for (const size_t offset : {size_t{0}, statement.find("langg"), statement.size()}) {
+    const std::string shown = Excerpt(statement, offset, 30);
+    const size_t end = shown.find('\n');
+    CHECK(DisplayWidth(shown.substr(0, end)) <= 30);
+    const std::string caret = shown.substr(end + 1);
+    CHECK(caret.size() <= 30);
+    CHECK(caret.ends_with('^'));
+  }
+  CHECK(Excerpt(statement, statement.find("langg"), 30) ==
+        "  …notes WHERE langg = 'en' …\n               ^");
 }
 
 }  // namespace
