@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "cli/interrupt.h"
 #include "cli/matrix.h"
@@ -57,6 +58,15 @@ class OutputFile {
   std::FILE* file_ = nullptr;
 };
 
+// Names of the vectors and documents in the file: "vector" and "document" unless
+// fields are called that, as an import of it is to tell them apart.
+std::string FreeName(std::string name, const Schema& schema) {
+  while (schema.FindField(name) != nullptr) name += '_';
+  return name;
+}
+std::string VectorName(const Schema& schema) { return FreeName("vector", schema); }
+std::string DocumentName(const Schema& schema) { return FreeName("document", schema); }
+
 class Exporter {
  public:
   virtual ~Exporter() = default;
@@ -68,7 +78,11 @@ class Exporter {
 class JsonlExporter : public Exporter {
  public:
   JsonlExporter(const std::string& path, const Schema& schema, bool vectors)
-      : file_(path), schema_(schema), vectors_(vectors) {}
+      : file_(path),
+        schema_(schema),
+        vectors_(vectors),
+        vector_key_(fmt::format(",{}:", JsonString(VectorName(schema)))),
+        document_key_(fmt::format(",{}:", JsonString(DocumentName(schema)))) {}
 
   uint32_t include() const override {
     return QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS |
@@ -79,14 +93,14 @@ class JsonlExporter : public Exporter {
     std::string line =
         "{\"id\":" + (id.is_string() ? JsonString(id.get<std::string>()) : id.dump());
     if (vectors_) {
-      line += ",\"vector\":" +
-              VectorJson(quash_result_vectors(result) + row * schema_.dim, schema_.dim);
+      line +=
+          vector_key_ + VectorJson(quash_result_vectors(result) + row * schema_.dim, schema_.dim);
     }
     // The fields as the library wrote them: an object without its braces.
     const std::string_view metadata = quash_result_metadata(result, row);
     if (metadata.size() > 2) line += fmt::format(",{}", metadata.substr(1, metadata.size() - 2));
     const char* document = quash_result_document(result, row);
-    if (document != nullptr) line += ",\"document\":" + JsonString(document);
+    if (document != nullptr) line += document_key_ + JsonString(document);
     file_.Write(line + "}\n");
   }
   void Finish() override { file_.Finish(); }
@@ -95,6 +109,8 @@ class JsonlExporter : public Exporter {
   OutputFile file_;
   const Schema& schema_;
   const bool vectors_;
+  const std::string vector_key_;
+  const std::string document_key_;
 };
 
 class CsvExporter : public Exporter {
@@ -109,7 +125,11 @@ class CsvExporter : public Exporter {
     writer_ = MakeRowWriter({Mode::kCsv, true, "", 0, false},
                             [this](std::string_view text) { file_.Write(text); });
     std::vector<std::string> header;
-    for (const ResultColumn& column : columns_) header.push_back(column.name);
+    for (const ResultColumn& column : columns_) {
+      const bool vector = column.kind == ResultColumn::Kind::kVector;
+      const bool document = column.kind == ResultColumn::Kind::kDocument;
+      header.push_back(vector ? VectorName(schema) : document ? DocumentName(schema) : column.name);
+    }
     writer_->Begin(header);
   }
 
@@ -198,7 +218,7 @@ void Export(Session& session, const ExportOptions& options) {
   const RowIterator iterator(raw);
   constexpr size_t kRowsPerCall = 256;
   uint64_t done = 0;
-  ProgressBar bar("exporting", "rows", session.settings.progress);
+  std::optional<ProgressBar> bar(std::in_place, "exporting", "rows", session.settings.progress);
   while (true) {
     ThrowIfInterrupted();
     quash_result* page = nullptr;
@@ -207,10 +227,17 @@ void Export(Session& session, const ExportOptions& options) {
     const size_t rows = quash_result_offsets(page)[1];
     if (rows == 0) break;
     for (size_t row = 0; row < rows; ++row) exporter->Row(page, row);
-    bar.Update(done += rows, total);
+    bar->Update(done += rows, total);
   }
   exporter->Finish();
+  bar.reset();  // its line is free again
   session.Remark(fmt::format("{} rows exported to {}", FormatCount(done), options.file));
+  if (DocumentName(schema) != "document" || VectorName(schema) != "vector") {
+    session.Remark(
+        fmt::format("fields have the usual names; import it with --vector-field {} "
+                    "--document-field {}",
+                    VectorName(schema), DocumentName(schema)));
+  }
 }
 
 }  // namespace quash::cli

@@ -28,7 +28,7 @@ void AddOptions(CLI::App& app, CommandLine* line, RawOptions* raw) {
   app.add_flag("--follow", line->follow, "Read beside a live writer; .refresh takes in its writes");
   app.add_flag("--safe", line->settings.safe, "Refuse commands that read or write other files");
   app.add_option("--durability", raw->durability,
-                 "full: fsync per commit; normal: at close")
+                 "full: fsync per commit; normal: at checkpoints and close")
       ->check(CLI::IsMember({"full", "normal"}))
       ->capture_default_str();
   app.add_option("--memory-budget", raw->memory_budget, "Memory for codes and caches, as 512M");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 
 #include "cli/error.h"
@@ -54,6 +55,20 @@ std::vector<ResultColumn> ResolveColumns(const std::vector<Name>& columns, const
   for (const Field& field : schema.fields) resolved.push_back({Kind::kField, field.name});
   resolved.push_back({Kind::kDocument, "document"});
   return resolved;
+}
+
+std::vector<std::string> Headings(const std::vector<ResultColumn>& columns, bool many) {
+  std::vector<std::string> names;
+  if (many) names.push_back("query");
+  for (const ResultColumn& column : columns) {
+    std::string name = column.name;
+    const auto taken = [&](const std::string& other) { return other == name; };
+    for (int n = 2; std::any_of(names.begin(), names.end(), taken); ++n) {
+      name = fmt::format("{}_{}", column.name, n);
+    }
+    names.push_back(std::move(name));
+  }
+  return names;
 }
 
 uint32_t Includes(const std::vector<ResultColumn>& columns) {

@@ -23,6 +23,11 @@ struct ResultColumn {
 std::vector<ResultColumn> ResolveColumns(const std::vector<Name>& columns, const Schema& schema,
                                          bool search);
 
+// Their names; a second "score" (a field beside the built-in) is "score_2", so
+// that JSON and CSV have no name twice.
+//   many  a column "query" comes first
+std::vector<std::string> Headings(const std::vector<ResultColumn>& columns, bool many = false);
+
 // QUASH_INCLUDE_ flags that the columns need.
 uint32_t Includes(const std::vector<ResultColumn>& columns);
 

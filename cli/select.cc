@@ -169,10 +169,6 @@ std::vector<float> StoredVector(quash_collection* collection, const Nearest& nea
 void RunSearch(Session& session, const Select& select, quash_collection* collection,
                const Schema& schema, const std::vector<ResultColumn>& columns) {
   Search search = PrepareSearch(session, select, schema, Includes(columns));
-  std::vector<std::string> names;
-  if (search.many) names.push_back("query");
-  for (const ResultColumn& column : columns) names.push_back(column.name);
-
   Result result;
   if (search.k > 0) {
     if (select.nearest->kind == Nearest::Kind::kId) {
@@ -186,7 +182,7 @@ void RunSearch(Session& session, const Select& select, quash_collection* collect
     result.reset(raw);
   }
   const std::unique_ptr<RowWriter> writer = session.Rows();
-  writer->Begin(names);
+  writer->Begin(Headings(columns, search.many));
   for (size_t query = 0; result != nullptr && query < search.nq; ++query) {
     const size_t* offsets = quash_result_offsets(result.get());
     for (size_t row = offsets[query]; row < offsets[query + 1]; ++row) {
@@ -207,10 +203,8 @@ void RunScan(Session& session, const Select& select, quash_collection* collectio
                             Includes(columns), &raw),
               FilterOffset(select));
   const RowIterator iterator(raw);
-  std::vector<std::string> names;
-  for (const ResultColumn& column : columns) names.push_back(column.name);
   const std::unique_ptr<RowWriter> writer = session.Rows();
-  writer->Begin(names);
+  writer->Begin(Headings(columns));
   uint64_t left = select.limit.value_or(UINT64_MAX);
   while (left > 0) {
     ThrowIfInterrupted();

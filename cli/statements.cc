@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <set>
+#include <utility>
 
 #include "cli/parser.h"
 #include "cli/row_batch.h"
@@ -165,9 +167,13 @@ void Run(Session& session, const Insert& insert) {
       session.OpenCollection(insert.collection.text, insert.collection.offset);
   const Schema schema = DescribeCollection(collection.get());
   const std::vector<Name> columns = InsertColumns(insert, schema);
+  std::set<std::pair<bool, std::string>> named;  // built-in columns, and fields
   for (const Name& column : columns) {
     const bool builtin =
         column.IsBuiltin("id") || column.IsBuiltin("vector") || column.IsBuiltin("document");
+    if (!named.emplace(builtin, builtin ? ToLower(column.text) : column.text).second) {
+      throw Error(fmt::format("column {} is named twice", QuoteName(column.text)), column.offset);
+    }
     if (builtin || schema.FindField(column.text) != nullptr) continue;
     throw Error(fmt::format("{} has no field \"{}\"{}", QuoteName(schema.name), column.text,
                             DidYouMean(column.text, schema.ColumnNames())),
@@ -192,9 +198,11 @@ void Run(Session& session, const Delete& remove) {
   const Collection collection =
       session.OpenCollection(remove.collection.text, remove.collection.offset);
   uint64_t deleted = 0;
-  const WithProgress progress(session, "deleting");
-  CheckFilter(quash_delete_where(collection.get(), remove.where.text.c_str(), &deleted),
-              remove.where.offset);
+  {
+    const WithProgress progress(session, "deleting");
+    CheckFilter(quash_delete_where(collection.get(), remove.where.text.c_str(), &deleted),
+                remove.where.offset);
+  }
   session.Remark(fmt::format("{} row{} deleted", FormatCount(deleted), deleted == 1 ? "" : "s"));
 }
 

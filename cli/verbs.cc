@@ -80,9 +80,9 @@ BoundVerb DefineExport(CLI::App& app, bool subcommand) {
 
 struct SearchOptions {
   std::string collection;
-  std::string vector;
-  std::string id;
-  std::string queries;
+  std::optional<std::string> vector;
+  std::optional<std::string> id;
+  std::optional<std::string> queries;
   std::optional<uint64_t> row;
   std::string filter;
   std::vector<std::string> columns;
@@ -95,29 +95,44 @@ struct SearchOptions {
   bool explain = false;
 };
 
+// The error with the place in the option's text that it blames.
+Error WithExcerpt(const Error& error, const std::string& text, size_t offset) {
+  return Error(fmt::format("{}\n{}", error.what(), Excerpt(text, offset, StderrWidth())),
+               std::nullopt, error.exit_code());
+}
+
+std::vector<float> VectorOption(const std::string& text) {
+  try {
+    return ParseVector(text);
+  } catch (const Error& error) {
+    throw error.offset() ? WithExcerpt(error, text, *error.offset()) : error;
+  }
+}
+
 void RunSearchVerb(Session& session, const SearchOptions& options) {
   Select select;
   select.collection.text = options.collection;
   Nearest nearest;
-  if (!options.vector.empty()) {
-    nearest.vector = ParseVector(options.vector);
-  } else if (!options.queries.empty()) {
+  if (options.vector) {
+    nearest.vector = VectorOption(*options.vector);
+  } else if (options.queries) {
     nearest.kind = Nearest::Kind::kFile;
-    nearest.file = options.queries;
+    nearest.file = *options.queries;
     nearest.row = options.row;
   } else {
     nearest.kind = Nearest::Kind::kId;
     const Schema schema = DescribeCollection(session.OpenCollection(options.collection).get());
-    nearest.id = options.id;
+    nearest.id = *options.id;
     if (!schema.has_string_ids()) {
-      nearest.id = Value::parse(options.id, nullptr, false);
+      nearest.id = Value::parse(*options.id, nullptr, false);
       if (!nearest.id.is_number_integer()) {
-        throw Error(fmt::format("id {} is not an integer", options.id));
+        throw Error(fmt::format("id \"{}\" is not an integer", *options.id));
       }
     }
   }
   select.nearest = std::move(nearest);
-  if (!options.filter.empty()) select.where = FilterText{options.filter, 0};
+  constexpr size_t kFilterBegin = 1;  // the other offsets, which say nothing, are 0
+  if (!options.filter.empty()) select.where = FilterText{options.filter, kFilterBegin};
   for (const std::string& column : options.columns) select.columns.push_back({column});
   select.limit = options.k;
   if (options.exact) select.options.push_back({{"exact"}, true});
@@ -125,10 +140,11 @@ void RunSearchVerb(Session& session, const SearchOptions& options) {
   if (options.nprobe) select.options.push_back({{"nprobe"}, *options.nprobe});
   if (options.candidates) select.options.push_back({{"candidates"}, *options.candidates});
   if (options.min_score) select.options.push_back({{"min_score"}, *options.min_score});
-  if (options.explain) {
-    RunExplain(session, select);
-  } else {
-    RunSelect(session, select);
+  try {
+    options.explain ? RunExplain(session, select) : RunSelect(session, select);
+  } catch (const Error& error) {
+    const size_t offset = error.offset().value_or(0);
+    throw offset < kFilterBegin ? error : WithExcerpt(error, options.filter, offset - kFilterBegin);
   }
 }
 
@@ -138,9 +154,10 @@ BoundVerb DefineSearch(CLI::App& app, bool) {
   CLI::Option_group* query = app.add_option_group("query");
   query->add_option("--vector", options->vector, "Query vector: \"[0.1, 0.2, ...]\"");
   query->add_option("--id", options->id, "Id of a stored row whose vector is the query");
-  query->add_option("--queries", options->queries, "Vector file of queries");
+  CLI::Option* queries = query->add_option("--queries", options->queries, "Vector file of queries");
   query->require_option(1);
-  app.add_option("--row", options->row, "The only row of --queries to search for, from 0");
+  app.add_option("--row", options->row, "The only row of --queries to search for, from 0")
+      ->needs(queries);
   app.add_option("-k,--k", options->k, "Results per query")->capture_default_str();
   app.add_option("--filter", options->filter, "WHERE text that results must match");
   app.add_option("--columns", options->columns, "Columns to show, comma-separated")->delimiter(',');
@@ -256,8 +273,9 @@ BoundVerb DefineMeasure(CLI::App& app, bool) {
   const auto options = std::make_shared<MeasureOptions>();
   AddCollectionOrOnly(app, &options->collection);
   app.add_option("-k,--k", options->k, "Results per query")->capture_default_str();
-  app.add_option("--target", options->target, "Find the smallest widths and fewest lists with this recall")
-      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--target", options->target,
+                 "Find the smallest widths and fewest lists with this recall, 0 to 1")
+      ->check(CLI::Range(0.0, 1.0).description(""));
   app.add_option("--sample", options->sample, "Queries")->capture_default_str();
   app.add_option("--queries", options->queries, "Vector file of queries (default: stored rows)");
   app.add_flag("--apply", options->apply, "Keep what was found as the collection's default");

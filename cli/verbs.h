@@ -34,10 +34,9 @@ const Verb* FindVerb(std::string_view name);
 
 // Runs a dot-command's words. Throws Error.
 void RunVerb(Session& session, const Verb& verb, const std::vector<std::string>& words);
-// The usage of a dot-command.
-// "--target", "-k", ... of a dot-command.
+// "--target", "--k", ... of a dot-command.
 std::vector<std::string> VerbOptions(const Verb& verb);
-
+// The usage of a dot-command.
 std::string VerbHelp(const Verb& verb);
 
 }  // namespace quash::cli

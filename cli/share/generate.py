@@ -80,6 +80,7 @@ def bash(verbs, options, of_verb):
     return f"""# bash completion for quashdb
 _quashdb() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} verb= word words
+  COMPREPLY=()
   for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
     case $word in
     {"|".join(verbs)}) verb=$word; break ;;
@@ -96,7 +97,7 @@ _quashdb() {{
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   else
     [[ -z $verb ]] && COMPREPLY=($(compgen -W '{" ".join(verbs)}' -- "$current"))
-    COMPREPLY+=($(compgen -f -- "$current"))
+    mapfile -t -O "${{#COMPREPLY[@]}}" COMPREPLY < <(compgen -f -- "$current")  # names with blanks
   fi
 }}
 complete -o filenames -F _quashdb quashdb
@@ -113,7 +114,7 @@ def zsh(verbs, options, of_verb):
             if one.name in CHOICES:
                 kind = f"({CHOICES[one.name]})"
             action = f":{one.value.lower()}:{kind}"
-        return f"'{one.name}[{text}]{action}'"
+        return " ".join(f"'{name}[{text}]{action}'" for name in (one.short, one.name) if name)
 
     described = "\n".join(f"    '{verb}:{text}'" for verb, text in verbs.items())
     cases = "\n".join(

@@ -1,6 +1,7 @@
 # bash completion for quashdb
 _quashdb() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} verb= word words
+  COMPREPLY=()
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     case $word in
     import|search|export|backup|restore|check|stats|measure|bench|plot|compact) verb=$word; break ;;
@@ -32,7 +33,7 @@ _quashdb() {
     COMPREPLY=($(compgen -W "$words" -- "$current"))
   else
     [[ -z $verb ]] && COMPREPLY=($(compgen -W 'import search export backup restore check stats measure bench plot compact' -- "$current"))
-    COMPREPLY+=($(compgen -f -- "$current"))
+    mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$current")  # names with blanks
   fi
 }
 complete -o filenames -F _quashdb quashdb

@@ -160,6 +160,58 @@ def check_input(shell):
     return ""
 
 
+def check_names(shell):
+    """Fields called as columns are: no name twice in JSON, exports that are read back,
+    and places of errors in the options of search."""
+    with tempfile.TemporaryDirectory() as folder:
+        def command(*words):
+            done = subprocess.run([shell, *words], cwd=folder, capture_output=True, text=True,
+                                  timeout=60, check=False)
+            return done.stdout + done.stderr
+
+        command("a.qdb", 'CREATE COLLECTION c (dim 1, metric ip, rerank f32) '
+                         'FIELDS (document STRING, vector INT, score FLOAT)',
+                'INSERT INTO c (vector, "vector", "document", document, "score") '
+                "VALUES ([1], 5, 'field', 'text', 0.5)")
+        for extension in ("jsonl", "csv"):
+            command("export", "a.qdb", "c", f"c.{extension}")
+            command("import", "a.qdb", extension, f"c.{extension}", "--create", "--metric", "ip",
+                    "--rerank", "f32", "--vector-field", "vector_", "--document-field", "document_")
+        found = [command("--mode", "json", "a.qdb", f"SELECT * FROM {name} NEAREST TO [1]")
+                 for name in ("c", "jsonl", "csv")]
+        pairs = json.loads(found[0], object_pairs_hook=list)[0]
+        expected = [["id", 0], ["score", 1], ["distance", -1], ["document", "field"],
+                    ["vector", 5], ["score_2", 0.5], ["document_2", "text"]]
+        if [list(pair) for pair in pairs] != expected or found.count(found[0]) != 3:
+            return f"columns of one name: {found}\n"
+        for words, expected in (
+                (("--filter", "vector = 5 AND >> 3"), "vector = 5 AND >> 3\n" + " " * 17 + "^"),
+                (("--filter", "vektor = 5"), 'did you mean "vector"?\n  vektor = 5\n  ^'),
+                (("--vector", "[1, x]"), "  [1, x]\n      ^"),
+                (("--row", "1"), "--row requires --queries"),
+                (("--id", ""), 'id "" is not an integer')):
+            where = () if words[0] in ("--vector", "--id") else ("--id", "0")
+            text = command("search", "a.qdb", "c", *where, *words)
+            if expected not in text:
+                return f"search {words}: {text}\n"
+        text = command("a.qdb", "INSERT INTO c (vector, id, ID) VALUES ([1], 2, 3)")
+        return "" if "is named twice" in text else f"INSERT: {text}\n"
+
+
+def check_bash_completion(shell):
+    """Files whose names have blanks are one word each."""
+    script = pathlib.Path(__file__).parents[2] / "cli/share/quashdb.bash"
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("my rows.npy", "mine.npy"):
+            pathlib.Path(folder, name).touch()
+        done = subprocess.run(
+            ["bash", "-c", f"source '{script}'; COMP_WORDS=(quashdb import a.qdb docs m); "
+             "COMP_CWORD=4; _quashdb; printf '%s\\n' \"${COMPREPLY[@]}\""],
+            cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        offered = sorted(done.stdout.splitlines())
+        return "" if offered == ["mine.npy", "my rows.npy"] else f"bash offers {offered}\n"
+
+
 def check_partitions(shell):
     """A collection of enough rows is partitioned, and the options of lists reach it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -225,6 +277,7 @@ def main():
                 expected_file.name, "actual"))
     for name, check in (("subcommands", check_subcommands), ("--safe", check_safe),
                         ("mistyped", check_mistyped), ("input", check_input),
+                        ("names", check_names), ("bash", check_bash_completion),
                         ("partitions", check_partitions)):
         if complaint := check(shell):
             failed.append(name)
