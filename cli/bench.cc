@@ -141,6 +141,11 @@ void Bench(Session& session, const BenchOptions& options) {
                               ? FromRows(collection.get(), schema, options.count)
                               : FromFile(options.queries, schema, options.count);
   if (queries.n == 0) throw Error("no queries");
+  if (!options.filter.empty()) {
+    uint64_t matching = 0;
+    Check(quash_count(collection.get(), options.filter.c_str(), &matching));
+    if (matching == 0) throw Error("no row matches the filter");
+  }
   quash_search_options search;
   quash_search_options_init(&search);
   search.recall = options.recall;

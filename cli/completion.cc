@@ -1,5 +1,7 @@
 #include "cli/completion.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -260,7 +262,13 @@ void CompleteDotCommand(const Session& session, std::string_view line, std::stri
       OfferCollections(session, word, out);
       break;
     case ArgumentKind::kFile:
-      if (!session.settings.safe) OfferFiles(std::string(word), out);
+      if (session.settings.safe) break;
+      OfferFiles(std::string(word), out);
+      for (std::string& file : *out) {
+        if (file.find_first_of(" \t'") != std::string::npos && !file.ends_with('/')) {
+          file = fmt::format("\"{}\"", file);  // one word
+        }
+      }
       break;
   }
 }

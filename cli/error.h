@@ -10,11 +10,11 @@ namespace quash::cli {
 
 enum ExitCode : int {
   kExitOk = 0,
-  kExitError = 1,         // a statement or command failed
-  kExitUsage = 2,         // the command line was wrong
-  kExitDamaged = 3,       // check found damage
-  kExitInterrupted = 130, // Ctrl-C, as 128 + SIGINT
-  kExitNoReader = 141     // nobody reads the output any more, as 128 + SIGPIPE; not reported
+  kExitError = 1,          // a statement or command failed
+  kExitUsage = 2,          // the command line was wrong
+  kExitDamaged = 3,        // the database or backup is damaged
+  kExitInterrupted = 130,  // Ctrl-C, as 128 + SIGINT
+  kExitNoReader = 141      // nobody reads the output any more, as 128 + SIGPIPE; not reported
 };
 
 class Error : public std::runtime_error {

@@ -7,6 +7,7 @@ void Check(quash_status status, std::optional<size_t> offset) {
   std::string message = quash_errmsg();
   if (message.empty()) message = quash_status_name(status);
   if (status == QUASH_CANCELLED) throw Error("interrupted", std::nullopt, kExitInterrupted);
+  if (status == QUASH_CORRUPT) throw Error(message, offset, kExitDamaged);
   throw Error(message, offset);
 }
 

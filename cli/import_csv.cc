@@ -30,6 +30,11 @@ class CsvReader {
   bool Next(std::vector<CsvText>* record) {
     record->clear();
     int c = Get();
+    if (c == 0xEF && std::ftell(file_.stream()) == 1) {  // a byte order mark
+      const bool mark = Get() == 0xBB && Get() == 0xBF;
+      if (!mark) throw Error(fmt::format("{}: the header is not UTF-8", file_.path()));
+      c = Get();
+    }
     while (c == '\n' || c == '\r') c = Get();  // blank lines
     if (c == EOF) return false;
     record_line_ = line_ + 1;
@@ -107,7 +112,6 @@ class CsvSource : public RowSource {
     if (!reader_.Next(&header)) throw Error(fmt::format("{}: the file is empty", options_.file));
     columns_.clear();
     for (CsvText& field : header) columns_.push_back(std::move(field.text));
-    if (columns_[0].starts_with("\xEF\xBB\xBF")) columns_[0].erase(0, 3);
     bool has_vector = false;
     for (size_t c = 0; c < columns_.size(); ++c) {
       if (!IsUtf8(columns_[c])) throw Error(fmt::format("{}: the header is not UTF-8", Where()));

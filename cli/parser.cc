@@ -190,6 +190,10 @@ class Parser {
     do {
       Option option;
       option.name = ExpectName("an option name");
+      for (const Option& earlier : options) {
+        if (!EqualsIgnoreCase(earlier.name.text, option.name.text)) continue;
+        throw Error(fmt::format("{} given twice", option.name.text), option.name.offset);
+      }
       if (token_.kind == TokenKind::kSymbol && token_.text == "=>") {
         Advance();
       } else {

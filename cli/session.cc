@@ -23,7 +23,6 @@ void Session::Open(const std::string& path, quash_open_mode mode) {
   options.threads = settings.threads;
   quash_db* db = nullptr;
   const quash_status status = quash_open(path.c_str(), &options, &db);
-  if (status == QUASH_CORRUPT) throw Error(quash_errmsg(), std::nullopt, kExitDamaged);
   if (status == QUASH_BUSY) {
     const std::string message = quash_errmsg();
     const bool may_follow = message.find("as follower") != std::string::npos;

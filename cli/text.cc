@@ -344,7 +344,8 @@ std::string Excerpt(std::string_view text, size_t offset, size_t columns) {
   // Bytes shown at most, which take no more cells.
   const size_t window =
       columns == 0 ? kWidest : std::clamp(columns, kAround + 8, kWidest + kAround) - kAround;
-  offset = std::min(offset, text.size());
+  // What is missing at the end is missing behind the last word.
+  offset = std::min(offset, text.find_last_not_of(" \t\r\n\f\v") + 1);
   size_t begin = offset == 0 ? 0 : text.rfind('\n', offset - 1);
   begin = offset == 0 || begin == std::string_view::npos ? 0 : begin + 1;
   const size_t end = std::min(text.find('\n', offset), text.size());

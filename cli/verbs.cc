@@ -345,10 +345,10 @@ BoundVerb DefineGpu(CLI::App& app, bool) {
                  "CUDA ordinals, the segments divided between them, or all (default: 0)")
       ->delimiter(',')
       ->allow_extra_args(false)  // what follows is the collection
-      ->check(CLI::Range(0, 1 << 16) | CLI::IsMember({"all"}));
+      ->check((CLI::Range(0, 1 << 16) | CLI::IsMember({"all"})).description(""));
   app.add_option("--budget", options->budget_mib,
                  "MiB of each device's memory (default: 90% of the free)")
-      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40));
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 40).description(""));
   app.add_flag("--off", options->off, "Back to the CPU");
   return {[options](Session& session) { AttachGpu(session, *options); },
           Always(QUASH_OPEN_READONLY)};

@@ -1,6 +1,7 @@
 #include "cli/completion.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -89,6 +90,9 @@ TEST_CASE_FIXTURE(Fixture, "files are completed where a file can be, but not wit
   CHECK(quoted.word_bytes == at.size());
   CHECK(quoted.after == "' ");
   CHECK(At("SELECT id FROM notes WHERE lang = '" + at).empty());
+  std::ofstream(folder.path() / "my queries.npy");
+  const std::string parent = folder.path().string();
+  CHECK(At(".read " + parent + "/m") == Words{fmt::format("\"{}/my queries.npy\"", parent)});
   session().settings.safe = true;
   CHECK(At(".read " + at).empty());
   CHECK(At("SELECT id FROM notes NEAREST TO FILE '" + at).empty());

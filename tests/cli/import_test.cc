@@ -239,6 +239,8 @@ TEST_CASE("csv") {
   CHECK(rows[0].metadata["list"] == OrderedJson({"p"}));
   CHECK_FALSE(rows[1].metadata.contains("n"));
   CHECK(rows[1].metadata["name"] == "007");
+  const std::string marked = "\xEF\xBB\xBF\"id\",vector\n5,[1]\n";
+  CHECK(ReadAll(OpenSource(For(folder.Write("marked.csv", marked))).get())[0].id == 5);
   // A field that is text keeps every digit.
   source->SetTypes({{"n", QUASH_FIELD_STRING}}, true);
   source->Rewind();

@@ -127,6 +127,8 @@ TEST_CASE("options are written with a space, = or =>") {
   CHECK(select.options[1].value == 3);
   CHECK(select.options[2].value == 1);
   CHECK(Contains(Complaint("SELECT * FROM a WITH (recall => => 1)").first, "found =>"));
+  CHECK(Complaint("CREATE COLLECTION a (dim 2, DIM 3)") ==
+        std::pair<std::string, size_t>{"DIM given twice", 28});
 }
 
 TEST_CASE("misspelt keywords are suggested, at their place") {

@@ -58,7 +58,22 @@ def check_subcommands(shell):
             if done.returncode != 0:
                 return f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         first, second = (pathlib.Path(folder, name).read_text() for name in ("a.jsonl", "c.jsonl"))
-        return "" if first == second and first else "the restored rows are not the original ones\n"
+        if first != second or not first:
+            return "the restored rows are not the original ones\n"
+        done = subprocess.run([shell, "bench", "a.qdb", "docs", "--filter", "part = 7"], cwd=folder,
+                              capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 1 or "no row matches" not in done.stderr:
+            return f"bench of no rows: exit {done.returncode}, {done.stdout}{done.stderr}\n"
+        for table in pathlib.Path(folder, "c.qdb").rglob("*.sst"):
+            with open(table, "r+b") as file:
+                file.write(bytes(64))
+        for words in (["check", "c.qdb"], ["c.qdb", "SELECT id, document FROM docs"],
+                      ["restore", "c.qdb", "d.qdb"]):
+            done = subprocess.run([shell, *words], cwd=folder, capture_output=True, text=True,
+                                  timeout=60, check=False)
+            if done.returncode != 3:
+                return f"{words} on damage: exit {done.returncode}, {done.stderr}\n"
+    return ""
 
 
 def check_safe(shell):

@@ -132,6 +132,8 @@ TEST_CASE("excerpts put the caret below the byte") {
   CHECK(DisplayWidth(cut.substr(0, newline)) < 80);
   // The caret stands in the cell of the '!'.
   CHECK(DisplayWidth(cut.substr(0, cut.find('!'))) == cut.size() - newline - 2);
+  CHECK(Excerpt("SELECT id\n  \n", 13) == "  SELECT id\n           ^");
+  CHECK(Excerpt("\n", 1) == "  \n  ^");
   // On a narrow screen neither line wraps, and the caret stays below its byte.
   const std::string statement = "SELECT id, score FROM notes WHERE langg = 'en' AND year > 2020";
   for (const size_t offset : {size_t{0}, statement.find("langg"), statement.size()}) {
