@@ -64,13 +64,12 @@ Status DatabaseHandle::Close() {
     return Error(QUASH_MISUSE,
                  "the database was opened by process {}, and a forked child may not use it", pid_);
   }
+  if (closed_.exchange(true)) return Error(QUASH_MISUSE, "the database is closed already");
   std::unique_lock lock(calls_);
-  if (closed_) return Error(QUASH_MISUSE, "the database is closed already");
   {
     std::lock_guard held_lock(held_mutex_);
     for (SnapshotRef* snapshot : held_) snapshot->reset();
   }
-  closed_ = true;
   return database_->Close();
 }
 
@@ -104,7 +103,7 @@ Call::Call(DatabaseHandle& handle) {
                     handle.pid_);
     return;
   }
-  lock_ = std::shared_lock(handle.calls_);
+  if (!handle.closed_) lock_ = std::shared_lock(handle.calls_);
   if (handle.closed_) status_ = Error(QUASH_MISUSE, "the database is closed");
 }
 

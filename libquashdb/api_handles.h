@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -46,7 +47,9 @@ class DatabaseHandle {
   std::unique_ptr<Database> database_;
   const pid_t pid_;
   std::shared_mutex calls_;  // shared by calls in flight, exclusive in Close()
-  bool closed_ = false;
+  // Set before Close() waits: calls that come then are refused, since the mutex
+  // lets them pass a waiting writer, and threads that keep calling hold it off.
+  std::atomic<bool> closed_ = false;
   std::mutex held_mutex_;
   std::set<SnapshotRef*> held_;
   std::mutex progress_mutex_;

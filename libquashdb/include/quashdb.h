@@ -148,9 +148,9 @@ QUASH_API void quash_open_options_init(quash_open_options *options);
 QUASH_API quash_status quash_open(const char *path, const quash_open_options *options,
                                   quash_db **out_db);
 
-/* Makes every acknowledged write durable and closes. Waits for calls in
- * flight on other threads. Collection handles, queries and iterators still
- * open afterwards give QUASH_MISUSE and must still be freed. */
+/* Makes every acknowledged write durable and closes. Waits for calls in flight
+ * on other threads. Collection handles, queries and iterators still open give
+ * QUASH_MISUSE as soon as this is called, and must still be freed. */
 QUASH_API quash_status quash_close(quash_db *db);
 
 /* FOLLOWER: takes in what the writer has committed since. Others: no-op. */

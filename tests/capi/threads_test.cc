@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "tests/capi/support.h"
@@ -153,6 +154,36 @@ TEST_CASE("close waits for calls in flight") {
     for (std::thread& reader : readers) reader.join();
     CHECK(failures.count == 0);
   }
+}
+
+TEST_CASE("close is not held off by threads that keep calling") {
+  using Clock = std::chrono::steady_clock;
+  Db db = Open(":memory:");
+  const Collection c = Create(db.get(), "c", {.dim = kDim, .fields = SampleFields()});
+  REQUIRE_OK(quash_add(c.get(), SampleRows(2000, kDim, 0, 1).Get(), nullptr));
+  const Clock::time_point end = Clock::now() + std::chrono::seconds(10);
+  std::atomic<int> calling{0};
+  std::atomic<bool> gave_up{false};
+  std::vector<std::thread> readers;
+  for (int reader = 0; reader < 8; ++reader) {
+    readers.emplace_back([&] {
+      const auto query = RandomVectors(1, kDim, 1);
+      int64_t ids[10];
+      float scores[10];
+      ++calling;
+      while (quash_search_into(c.get(), query.data(), 1, 10, nullptr, ids, scores, nullptr) ==
+             QUASH_OK) {
+        if (Clock::now() > end) {
+          gave_up = true;
+          return;
+        }
+      }
+    });
+  }
+  while (calling < 8) std::this_thread::yield();
+  CHECK_OK(quash_close(db.release()));
+  CHECK(!gave_up);
+  for (std::thread& reader : readers) reader.join();
 }
 
 TEST_SUITE_END();
