@@ -53,6 +53,38 @@ def test_views_outlive_the_database():
     assert result.vectors[0].shape == (3, DIM)
 
 
+def test_a_finalizer_may_use_what_lies_in_its_cycle(points):
+    """The garbage collector calls finalizers of a cycle in any order."""
+
+    class Holder:
+        def __del__(self):
+            seen.append((
+                self.points.count(), self.scores.tolist(), len(next(self.rows)),
+                len(self.prepared.run(random_vectors(1), 4)[0]),
+            ))  # fmt: skip
+
+    def hold(first):
+        """A cycle; the holder is the first or the last of its objects."""
+        holder = Holder() if first else None
+        collection = db["points"]
+        parts = {
+            "points": collection,
+            "rows": collection.iterate(batch_size=5),
+            "prepared": collection.prepare(),
+            "scores": collection.query(random_vectors(1), 3)[0].scores,
+        }
+        holder = holder or Holder()
+        holder.__dict__.update(parts)
+        collection.holder = holder
+
+    db, seen = points._database, []
+    expected = points.query(random_vectors(1), 3)[0].scores.tolist()
+    for first in (True, False):
+        hold(first)
+        gc.collect()
+    assert seen == [(100, expected, 5, 4)] * 2
+
+
 def test_everything_raises_after_close(points, db):
     rows, prepared = points.iterate(batch_size=5), points.prepare()
     next(rows)

@@ -158,6 +158,17 @@ class DatabaseHandle:
         check(lib.quash_close(pointer))
 
 
+class _Pointer:
+    """What the function frees with the last reference."""
+
+    def __init__(self, free: Callable[[int], None], pointer: int) -> None:
+        self._free = free
+        self._pointer = pointer
+
+    def __del__(self) -> None:
+        self._free(self._pointer)
+
+
 class Freed:
     """A handle freed with its last reference; not in a forked child.
 
@@ -172,9 +183,15 @@ class Freed:
         self.pointer: int = pointer
         self._pid = os.getpid()
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+    def __del__(
+        self,
+        getpid: Callable[[], int] = os.getpid,
+        make_pointer: Callable[[Callable[[int], None], int], _Pointer] = _Pointer,
+    ) -> None:
+        # Of a cycle the garbage collector calls every __del__, in any order, before it
+        # clears anything, and those of others may use the handle: it goes as an attribute.
         if getattr(self, "_pid", None) == getpid():
-            self._free(self.pointer)
+            self._freed = make_pointer(self._free, self.pointer)
 
 
 class CollectionHandle(Freed):
