@@ -67,7 +67,7 @@ def create(
 
     If adding fails the collection is dropped.
     """
-    reader = _reader(data)
+    reader = _reader(data, id)
     columns = _Columns(reader.schema, id, vector, document)
     first = next((batch for batch in reader if len(batch)), None)
     if first is None:
@@ -98,14 +98,15 @@ def add(
 
     data: a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, whatever offers
         the Arrow stream interface, a pandas DataFrame, or the path of a Parquet file.
-    id, vector, document: names of columns. id None, or a name that is not there, for
-        int64 ids assigned upward; a document column may be missing.
+    id, vector, document: names of columns; id may be that of a data frame's index. id
+        None, or a name that is not there, for int64 ids assigned upward; a document
+        column may be missing.
 
     Every other column is metadata and must be a field of the collection. Rows are
     written in atomic batches of about 64 MiB; an error's rows_written says how many
     rows are in.
     """
-    reader = _reader(data)
+    reader = _reader(data, id)
     return _add(collection, _Columns(reader.schema, id, vector, document), reader, upsert)
 
 
@@ -210,7 +211,7 @@ def _is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
-def _reader(data: Any) -> pa.RecordBatchReader:
+def _reader(data: Any, id: str | None = None) -> pa.RecordBatchReader:
     if isinstance(data, (str, os.PathLike)):
         file = pyarrow.parquet.ParquetFile(data)
         return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(65536))
@@ -223,7 +224,8 @@ def _reader(data: Any) -> pa.RecordBatchReader:
     if hasattr(data, "to_reader"):
         return data.to_reader()
     if type(data).__module__.startswith("pandas."):
-        data = pa.Table.from_pandas(data, preserve_index=False)
+        keeps_index = id is not None and id in data.index.names
+        data = pa.Table.from_pandas(data, preserve_index=keeps_index)
         return data.to_reader()
     if hasattr(data, "__arrow_c_stream__"):
         return pa.RecordBatchReader.from_stream(data)
@@ -297,7 +299,9 @@ def _json(columns: Mapping[str, Any]) -> Any:
         _join(json.dumps(name) + ":", _json_values(column, name))
         for name, column in columns.items()
     ]
-    return _join("{", _join(*parts, separator=",", null_handling="skip"), "}")
+    # The empty text in front: Arrow leaves out the rows in which every text is null.
+    joined = _join("", *parts, separator=",", null_handling="skip")
+    return _join("{", pc.ascii_ltrim(joined, characters=","), "}")
 
 
 def _json_values(column: Any, name: str) -> Any:

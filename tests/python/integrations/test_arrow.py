@@ -110,8 +110,24 @@ def test_pandas(db, table):
     assert c.get(["b"])[0].metadata == {"kind": "y", "when": "2021-03-04 00:00:00.000000"} or (
         c.get(["b"])[0].metadata["when"].startswith("2021-03-04")
     )
+    d = qa.create(db, "d", frame.set_index("name"), id="name", vector="embedding")
+    assert d.get().ids == ["a", "b", "c"]
+    e = qa.create(db, "e", frame[["embedding"]], id=None, vector="embedding")
+    assert e.get().ids.tolist() == [0, 1, 2]
     found = qa.read(c, include="metadatas").to_pandas()
     assert list(found["id"]) == ["a", "b", "c"] and np.isnan(found["year"][1])
+
+
+def test_rows_without_any_metadata(db):
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.eye(DIM, dtype="f4").reshape(-1)), DIM)
+    years = [None, 2001, None, 2003, None, None, 2006, None]
+    columns = {"vector": vectors, "year": pa.array(years, pa.int64())}
+    words = [None, None, None, "w", None, None, None, "\n"]
+    for name, more in (("one", {}), ("two", {"word": pa.array(words, pa.string())})):
+        c = qa.create(db, name, pa.table({**columns, **more}))
+        found = c.get(range(DIM)).metadatas
+        assert [row.get("year") for row in found] == years
+        assert [row.get("word") for row in found] == (words if more else [None] * DIM)
 
 
 def test_ids_are_assigned(db, table):

@@ -361,7 +361,7 @@ class ShardedCollection:
         if ingest.is_dataset(data):
             written = ingest.write_dataset(data, writer, batch_rows)
         else:
-            written = (writer.write(table) for table in ingest.tables(data, batch_rows))
+            written = (writer.write(table) for table in ingest.tables(data, id, batch_rows))
         done = 0
         for rows in written:
             done += rows

@@ -73,8 +73,8 @@ def write_dataset(dataset: Any, writer: Writer, batch_rows: int) -> Iterator[int
             yield one["rows"]
 
 
-def tables(data: Any, rows: int) -> Iterator[Any]:
+def tables(data: Any, id: str | None, rows: int) -> Iterator[Any]:
     """pyarrow Tables of at most `rows` rows of whatever quashdb.arrow.add() takes."""
-    for batch in quashdb.arrow._reader(data):
+    for batch in quashdb.arrow._reader(data, id):
         for begin in range(0, len(batch), rows):
             yield pa.Table.from_batches([batch.slice(begin, rows)])
