@@ -95,4 +95,9 @@ def test_bad_input(store):
         store.add_texts(["a"], [{"year": "MMXX"}])
     with pytest.raises(quashdb.InvalidError, match="JSON"):
         store.add_texts(["a"], [{"x": np.float32(1)}])
+    with pytest.raises(TypeError, match="filter is a function, expected a dict or SQL text"):
+        store.similarity_search("x", filter=lambda document: True)
+    with pytest.raises(quashdb.InvalidError, match="delete.. has no filters"):
+        store.delete(filters={"year": 2001})
     assert len(store.collection) == 50
+    assert store.delete(filter={"year": 2001}) and len(store.collection) == 49

@@ -125,7 +125,11 @@ class Fields:
     def where(self, where: Mapping[str, Any] | str | None) -> Mapping[str, Any] | str | None:
         """A dict filter (quashdb.Collection) over metadata keys as one over fields. A key
         that no row has is null everywhere. SQL text is taken as it is."""
-        if where is None or isinstance(where, str) or not where:
+        if where is None or isinstance(where, str):
+            return where
+        if not isinstance(where, Mapping):
+            raise TypeError(f"the filter is a {type(where).__name__}, expected a dict or SQL text")
+        if not where:
             return where
         return {"$and": [self.term(key, value) for key, value in where.items()]}
 

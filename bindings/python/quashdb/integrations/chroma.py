@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 import quashdb
+from quashdb import _convert
 from quashdb.embedding import Embed, embed_texts
 from quashdb.errors import ExistsError, InvalidError, NotFoundError, UnsupportedError
 from quashdb.integrations._metadata import Fields, to_json
@@ -214,7 +215,7 @@ class Collection:
         **kwargs: Any,
     ) -> None:
         """Adds rows, and changes those whose id is stored as update() does."""
-        names = _listed(ids)
+        names = _ids(ids)
         stored = self._use()
         known = np.zeros(len(names), bool) if stored is None else stored[0].contains(names)
         if not known.any() or embeddings is None and documents is None:
@@ -237,7 +238,7 @@ class Collection:
     def _write(
         self, ids: Any, embeddings: Any, metadatas: Any, documents: Any, replace: bool
     ) -> None:
-        names = _listed(ids)
+        names = _ids(ids)
         if len(set(names)) != len(names):
             raise InvalidError("ids has an id twice")
         texts, given = _listed(documents), _listed(metadatas)
@@ -270,10 +271,11 @@ class Collection:
         if stored is None:
             return
         collection, fields = stored
-        names, texts, given = _listed(ids), _listed(documents), _listed(metadatas)
+        names, texts, given = _ids(ids), _listed(documents), _listed(metadatas)
         if embeddings is None and texts is not None:
             embeddings = self._embedded(texts)
         changed = None if embeddings is None else _matrix(embeddings)
+        _check_lengths(names, changed, given, texts)
         place = {name: at for at, name in enumerate(names)}
         rows = list(collection.get(names, include=("metadatas", "documents", "vectors")))
         if not rows:
@@ -327,7 +329,7 @@ class Collection:
         rows: list[quashdb.Row] = []
         if stored is not None:
             condition = self._where(stored, ids, where, where_document)
-            first = offset or 0
+            first = _convert.uint(offset or 0, "offset", 1 << 62)
             count = None if limit is None else first + limit
             found = stored[0].get(where=condition, limit=count, include=_columns(include))
             rows = list(found)[first:]
@@ -508,13 +510,21 @@ def _listed(values: Any) -> Any:
     return list(values)
 
 
+def _ids(ids: Any) -> list[Any]:
+    names: list[Any] = _listed(ids)
+    if not names:
+        raise InvalidError("ids is empty, expected at least one")
+    return names
+
+
 def _matrix(values: Any) -> npt.NDArray[np.float32]:
-    matrix = np.asarray(values, np.float32)
-    if matrix.ndim == 1 and matrix.size:
-        matrix = matrix[None]
-    if matrix.ndim != 2:
-        raise InvalidError(f"embeddings have {matrix.ndim} dimensions, expected rows of numbers")
-    return matrix
+    given = _convert.array_like(values, "embeddings")
+    matrix = given[None] if given.ndim == 1 and given.size else given
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        raise InvalidError(
+            f"embeddings has shape {given.shape} and dtype {given.dtype}, expected rows of numbers"
+        )
+    return _convert.float32(matrix)
 
 
 def _check_include(include: Iterable[str], distances: bool) -> None:

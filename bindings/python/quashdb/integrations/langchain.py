@@ -129,14 +129,19 @@ class QuashVectorStore(VectorStore):
         )
         return keys
 
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
-        """Deletes by id, or where `filter` matches, or with neither everything."""
+    def delete(
+        self, ids: list[str] | None = None, filter: Where | None = None, **kwargs: Any
+    ) -> bool | None:
+        """Deletes by id, or where `filter` matches, or with neither everything. Other
+        arguments raise InvalidError: with one misspelt nothing would restrict it."""
+        if kwargs:
+            raise InvalidError(f"delete() has no {', '.join(kwargs)}, expected ids or filter")
         if self._collection is None or self._fields is None:
             return True
         if ids is not None:
             self._collection.delete(ids)
             return True
-        self._collection.delete(where=self._fields.where(kwargs.get("filter")) or "TRUE")
+        self._collection.delete(where=self._fields.where(filter) or "TRUE")
         return True
 
     # ---- Reading
