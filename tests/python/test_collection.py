@@ -29,7 +29,8 @@ class TestAdd:
 
     @pytest.mark.parametrize(
         "ids", [[4, 6], (4, 6), range(4, 8, 2), np.array([4, 6], np.int16),
-                np.array([4, 6], np.uint64), np.array([4, 0, 6, 0])[::2]],
+                np.array([4, 6], np.uint64), np.array([4, 0, 6, 0])[::2],
+                np.array([4, 6], object), {4: "a", 6: "b"}.keys()],
     )  # fmt: skip
     def test_integer_ids_of_any_kind(self, db, ids):
         collection = db.create_collection("a", DIM)
@@ -60,6 +61,18 @@ class TestAdd:
             collection.upsert([1, 2], vectors)
             got = collection.get(include="vectors").vectors
             assert got.tolist() == np.asarray(vectors).tolist()
+
+    def test_vectors_in_any_container(self, db):
+        collection = db.create_collection("a", 3, "l2", rerank="f32")
+        rows = [[1, 2, 3], [4, 5, 6]]
+        column = np.empty(2, object)  # as a data frame's
+        column[:] = [np.array(row, np.float32) for row in rows]
+        for vectors in (column, np.array(rows, object), (row for row in rows), list(column)):
+            collection.upsert([1, 2], vectors)
+            assert collection.get(include="vectors").vectors.tolist() == rows
+        column[1] = column[1][:2]
+        with pytest.raises(ValueError, match="vectors is no array of numbers"):
+            collection.upsert([1, 2], column)
 
     def test_one_row_alone(self, points):
         points.add(1000, random_vectors(1)[0], {"year": 5}, "text")
@@ -103,7 +116,8 @@ class TestAdd:
             ({"vectors": ["a"] * DIM}, TypeError, "vectors has dtype"),
             ({"vectors": np.zeros((1, DIM), complex)}, TypeError, "complex128"),
             ({"vectors": np.zeros((1, DIM), bool)}, TypeError, "bool"),
-            ({"vectors": [[None] * DIM]}, TypeError, "object"),
+            ({"vectors": [[None] * DIM]}, TypeError, "vectors holds a NoneType"),
+            ({"vectors": {"a": 1}}, TypeError, "vectors holds a dict"),
             ({"vectors": [[1, 2, 3, np.nan, 5, 6, 7, 8]]}, ValueError, "nan at coordinate 3"),
             ({"vectors": [[np.inf] * DIM]}, ValueError, "inf"),
             ({"vectors": [[1e300] * DIM]}, ValueError, "inf"),
@@ -112,7 +126,9 @@ class TestAdd:
             ({"ids": ["a"]}, TypeError, "id type is int64"),
             ({"ids": [1.5]}, TypeError, "id type is int64"),
             ({"ids": [True]}, TypeError, "bool"),
-            ({"ids": [2**64]}, ValueError, "64 bits"),
+            ({"ids": [1, None]}, TypeError, "ids holds a NoneType, expected integers"),
+            ({"ids": [2**64]}, ValueError, f"id {2**64} does not fit 64 bits"),
+            ({"ids": [2**63, 5]}, ValueError, f"id {2**63} does not fit 64 bits"),
             ({"ids": [2**63]}, ValueError, str(2**63)),
             ({"ids": [0]}, quashdb.ExistsError, "0"),
             ({"metadatas": [{}, {}]}, ValueError, "metadatas has 2 entries"),
@@ -123,9 +139,10 @@ class TestAdd:
             ({"metadatas": [{"year": 1.5}]}, TypeError, "year"),
             ({"metadatas": [{"year": 2**63}]}, quashdb.QuashError, "year"),
             ({"metadatas": [{"tags": [1]}]}, TypeError, "tags"),
-            ({"metadatas": [{"price": float("nan")}]}, ValueError, "row 0"),
+            ({"metadatas": [{"lang": "x", "price": float("nan")}]}, ValueError,
+             "metadata of row 0: field 'price' is nan, expected a finite number"),
             ({"metadatas": [{"year": {1: 2}}]}, quashdb.QuashError, "year"),
-            ({"metadatas": [{"year": object()}]}, TypeError, "type object"),
+            ({"metadatas": [{"year": object()}]}, TypeError, "field 'year' holds a value of type"),
             ({"metadatas": [{"lang": "\ud800"}]}, ValueError, "row 0"),
             ({"documents": ["a", "b"]}, ValueError, "documents has 2 entries"),
             ({"documents": [3]}, TypeError, "document of row 0 is a int"),
@@ -258,6 +275,7 @@ class TestRead:
         row = got[-1]
         assert (row.id, row.document) == (3, "Zeile 3 ü") and row.metadata["year"] == 1953
         assert [row.id for row in got] == [5, 99, 3]
+        assert [row.id for row in got[1:]] == [99, 3] and got[5:] == []
         with pytest.raises(IndexError):
             got[3]
         assert "3 rows" in repr(got)
@@ -271,6 +289,8 @@ class TestRead:
         for include in ("x", ["metadatas", "embeddings"]):
             with pytest.raises(ValueError, match="include"):
                 points.get(5, include=include)
+        with pytest.raises(TypeError, match="include is 1, expected names of metadatas"):
+            points.get(5, include=1)
 
     def test_get_by_filter_and_limit(self, points):
         assert points.get(where="lang = 'en' AND year < 1956").ids.tolist() == [1, 3, 5]

@@ -87,6 +87,12 @@ def test_memory_budget_and_threads_are_taken():
         assert len(collection.search(random_vectors(2), 5)[0]) == 2
 
 
+def test_paths_of_every_kind(tmp_path):
+    for path in (tmp_path / "a", str(tmp_path / "b"), os.fsencode(tmp_path / "ü")):
+        with quashdb.open(path) as db:
+            assert db.path == os.fsdecode(path)
+
+
 def test_open_missing(tmp_path):
     for mode in ("readwrite", "readonly", "follower"):
         with pytest.raises(quashdb.NotFoundError) as caught:
@@ -235,11 +241,12 @@ def test_options_are_kept(db):
         ({"rotation": "x"}, ValueError, "rotation"),
         ({"dim": 5000, "rotation": "dense"}, quashdb.LimitError, "dense"),
         ({"seed": -1}, ValueError, "seed"),
-        ({"partition_rows": 0}, ValueError, "partition_rows is 0"),
-        ({"partition_rows": 999}, ValueError, "partition_rows is 999"),
+        ({"partition_rows": 0}, ValueError, "partition_rows is 0, expected 1000 to"),
+        ({"partition_rows": 999}, ValueError, "partition_rows is 999, expected 1000 to"),
         ({"partition_rows": 2**64}, quashdb.LimitError, "partition_rows"),
         ({"partition_rows": "x"}, TypeError, "partition_rows"),
         ({"seed": 2**64}, quashdb.LimitError, "seed"),
+        ({"fields": ["a"]}, TypeError, "fields is a list, expected a dict"),
         ({"fields": {"a b": int}}, ValueError, "a b"),
         ({"fields": {"id": int}}, ValueError, "id"),
         ({"fields": {"select": int, "AND": int}}, ValueError, "AND"),

@@ -62,6 +62,7 @@ def test_hits(points):
     assert hits.documents[0] == hit.document and hits.metadatas[0] == hit.metadata
     assert hits.vectors.shape == (2, DIM) and hits.distances.shape == (2,)
     assert hits[-1].id == hits.ids[1]
+    assert [hit.id for hit in hits[:1]] == [3] and [hit.id for hit in hits[::-1]][1] == 3
     with pytest.raises(IndexError):
         hits[2]
     with pytest.raises(IndexError):
@@ -145,7 +146,7 @@ def test_paging(db, id_type):
      ((float("nan"), 1), ValueError)],
 )  # fmt: skip
 def test_wrong_cursors(points, after, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match="after"):
         points.query(random_vectors(1), after=after)
 
 

@@ -86,11 +86,22 @@ def field_type(value: object, name: str) -> int:
     return choice(value, f"type of field {name!r}", _ffi.FIELD_TYPES)
 
 
+def fields(declared: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """{name: type} of metadata fields, checked to be a mapping."""
+    if declared is None:
+        return {}
+    if not isinstance(declared, Mapping):
+        raise TypeError(f"fields is a {type(declared).__name__}, expected a dict of name and type")
+    return declared
+
+
 def include_flags(include: str | Iterable[str] | None) -> int:
     """QUASH_INCLUDE_ flags of "metadatas", "documents" and "vectors"."""
     if include is None:
         return 0
     names = [include] if isinstance(include, str) else include
+    if not isinstance(names, Iterable):
+        raise TypeError(f"include is {include!r}, expected names of {', '.join(_INCLUDES)}")
     flags = 0
     for name in names:
         flags |= choice(name, "include", _INCLUDES)
@@ -98,11 +109,26 @@ def include_flags(include: str | Iterable[str] | None) -> int:
 
 
 def array_like(values: object, what: str) -> npt.NDArray[Any]:
-    """numpy.asarray with a message that names the argument."""
+    """numpy.asarray with a message that names the argument, and for iterators and arrays
+    of objects, as a data frame's column of vectors is, too."""
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
+        if array.dtype.kind != "O":
+            return array
+        if array.ndim > 0:
+            return np.asarray(array.tolist())
+        is_list = isinstance(values, Iterable) and not isinstance(values, (Mapping, np.ndarray))
+        return np.asarray(list(values)) if is_list else array  # type: ignore[call-overload]
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidError(f"{what} is no array of numbers: {error}") from error
+
+
+def _held(array: npt.NDArray[Any]) -> str:
+    """What an array holds that should be numbers, for messages."""
+    if array.dtype.kind != "O":
+        return f"has dtype {array.dtype}"
+    odd = next((value for value in array.ravel() if not isinstance(value, (int, float))), None)
+    return f"holds a {type(odd).__name__}"
 
 
 def matrix(values: object, dim: int, what: str) -> npt.NDArray[Any]:
@@ -112,7 +138,7 @@ def matrix(values: object, dim: int, what: str) -> npt.NDArray[Any]:
         if array.size == 0 and array.dtype.kind == "O":
             array = array.astype(np.float32)
         else:
-            raise TypeError(f"{what} has dtype {array.dtype}, expected floats or integers")
+            raise TypeError(f"{what} {_held(array)}, expected floats or integers")
     if array.shape == (0,):
         return np.empty((0, dim), np.float32)
     if array.ndim == 1:
@@ -167,11 +193,13 @@ def int_ids(ids: object) -> npt.NDArray[np.int64]:
         raise InvalidError(f"ids has shape {array.shape}, expected one dimension")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         raise InvalidError(f"id {array.max()} is greater than {np.iinfo(np.int64).max}")
-    if array.dtype.kind == "O" and all(type(value) is int for value in array):
-        raise InvalidError("an id does not fit 64 bits")
     if array.dtype.kind not in "iu":
+        given = ids if isinstance(ids, Sequence) else array.tolist()
+        large = [value for value in given if isinstance(value, int) and abs(value) >> 63]
+        if large and all(isinstance(value, int) for value in given):
+            raise InvalidError(f"id {large[0]} does not fit 64 bits")
         raise TypeError(
-            f"ids has dtype {array.dtype}, expected integers: the collection's id type is int64"
+            f"ids {_held(array)}, expected integers: the collection's id type is int64"
         )
     return np.ascontiguousarray(array, np.int64)
 
@@ -234,15 +262,26 @@ def metadata(row: int, values: Mapping[str, object] | None) -> bytes | None:
         return None
     try:
         return _encode_json(values if isinstance(values, dict) else dict(values)).encode()
-    except TypeError as error:
-        raise TypeError(
-            f"metadata of row {row} holds {error}, expected bool, int, float, str, "
-            "a list of int or str, or None"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidError(f"metadata of row {row}: {error}") from error
+    except (TypeError, ValueError, RecursionError):
+        pass
+    for key, value in values.items():  # which one it was
+        try:
+            _encode_json({key: value}).encode()
+        except TypeError as error:
+            raise TypeError(
+                f"metadata of row {row}: field {key!r} holds {error}, expected bool, int, float, "
+                "str, a list of int or str, or None"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            reason: object = error
+            if isinstance(value, (float, np.floating)):
+                reason = f"{value}, expected a finite number, or None for no value"
+            raise InvalidError(f"metadata of row {row}: field {key!r} is {reason}") from error
+    raise InvalidError(f"metadata of row {row} cannot be written as JSON")
 
 
 def document(row: int, value: object) -> bytes | None:
     """The UTF-8 text of one row's document; None if it has none."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"document of row {row} is a {type(value).__name__}, expected str or None")
     return None if value is None else text(value, f"document of row {row}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from quashdb import _calls, _convert, _ffi
@@ -74,6 +75,8 @@ def search_options(
             raise TypeError(f"after is {after!r}, expected a Cursor or (score, id)") from None
         options.has_cursor = 1
         options.cursor_score = _number(score, "score of after")
+        if not isinstance(last_id, str if id_type == "string" else (int, np.integer)):
+            raise TypeError(f"after is {after!r}, expected a score and an id of type {id_type}")
         if id_type == "int64":
             options.cursor_int_id = int(_convert.int_ids(last_id)[0])
         else:

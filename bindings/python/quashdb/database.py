@@ -64,7 +64,7 @@ def open(
     options.threads = _convert.uint(threads, "threads", (1 << 32) - 1)
     pointer = ctypes.c_void_p()
     check(lib.quash_open(_convert.path(path), ctypes.byref(options), ctypes.byref(pointer)))
-    return Database(_calls.pointer_of(pointer), os.fspath(path))
+    return Database(_calls.pointer_of(pointer), os.fsdecode(path))
 
 
 def restore(backup_path: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -163,11 +163,11 @@ class Database:
         options.partition_rows = (
             (1 << 64) - 1
             if partition_rows is None
-            else _convert.uint(partition_rows, "partition_rows", (1 << 64) - 1, 1)
+            else _convert.uint(partition_rows, "partition_rows", (1 << 64) - 1, 1000)
         )
         declared = [
             _ffi.Field(_convert.text(field, "field name"), _convert.field_type(type_, field))
-            for field, type_ in (fields or {}).items()
+            for field, type_ in _convert.fields(fields).items()
         ]
         options.fields = (_ffi.Field * len(declared))(*declared)
         options.num_fields = len(declared)
@@ -227,7 +227,7 @@ class Database:
                     f"{value!r}"
                 )
         types = {field["name"]: field["type"] for field in described["fields"]}
-        for field, type_ in (fields or {}).items():
+        for field, type_ in _convert.fields(fields).items():
             code = _convert.field_type(type_, field)
             if field not in types or _ffi.FIELD_TYPES[types[field]] != code:
                 raise ExistsError(

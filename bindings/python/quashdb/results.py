@@ -158,8 +158,17 @@ class GetResult:
     def __len__(self) -> int:
         return self._rows.n
 
-    def __getitem__(self, index: int) -> Row:
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
         row = range(len(self))[index]
+        return self._at(row) if isinstance(row, int) else [self._at(one) for one in row]
+
+    def _at(self, row: int) -> Row:
         rows = self._rows
         return Row(
             _id_at(rows.ids, row),
@@ -169,7 +178,7 @@ class GetResult:
         )
 
     def __iter__(self) -> Iterator[Row]:
-        return (self[row] for row in range(len(self)))
+        return map(self._at, range(len(self)))
 
     def to_dict(self) -> dict[str, Any]:
         """{"ids", "metadatas", "documents", "vectors"}: lists, or None."""
@@ -236,8 +245,17 @@ class Hits:
     def __len__(self) -> int:
         return len(range(self._slice.start, self._slice.stop))
 
-    def __getitem__(self, index: int) -> Hit:
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
         row = range(self._slice.start, self._slice.stop)[index]
+        return self._at(row) if isinstance(row, int) else [self._at(one) for one in row]
+
+    def _at(self, row: int) -> Hit:
         rows = self._rows
         return Hit(
             _id_at(rows.ids, row),
@@ -249,7 +267,7 @@ class Hits:
         )
 
     def __iter__(self) -> Iterator[Hit]:
-        return (self[row] for row in range(len(self)))
+        return map(self._at, range(self._slice.start, self._slice.stop))
 
     def __repr__(self) -> str:
         return f"<Hits: {len(self)} rows>"
