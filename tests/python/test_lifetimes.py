@@ -1,8 +1,10 @@
 """Views, handles, closing, forks and the end of the process."""
 
+import copy
 import gc
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -13,6 +15,7 @@ import pytest
 from conftest import DIM, random_vectors
 
 import quashdb
+from quashdb import _calls
 from quashdb._calls import ResultHandle
 
 
@@ -248,6 +251,73 @@ def test_interrupt_cancels_a_long_call(tmp_path):
         print("done")
         """,
     )
+
+
+def test_what_a_signal_handler_raises_comes_through(tmp_path):
+    """From within a call, where Python would print and forget it."""
+    run_program(
+        tmp_path,
+        """
+        import os, signal, sys, numpy as np, quashdb
+        db = quashdb.open(sys.argv[1], durability="normal")
+        db.create_collection("a", 8).add(None, np.eye(8))
+
+        def send(number):
+            return lambda done, total: os.kill(os.getpid(), number)
+
+        def terminate(number, frame):
+            try:
+                db.close()
+            except quashdb.MisuseError:
+                sys.exit(number)
+
+        def time_out(number, frame):
+            raise TimeoutError
+
+        ticks = []
+        for number, handler, expected in (
+            (signal.SIGTERM, terminate, SystemExit),
+            (signal.SIGALRM, time_out, TimeoutError),
+            (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+            (signal.SIGALRM, lambda *_: ticks.append(1), None),
+            (signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.SIG_IGN), None),
+        ):
+            signal.signal(number, handler)
+            try:
+                db.verify(send(number))
+            except BaseException as error:
+                assert type(error) is expected, error
+            else:
+                assert expected is None
+            if expected is not None:
+                assert signal.getsignal(number) is handler
+        assert ticks and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert db.verify()["ok"]
+        print("done")
+        """,
+    )
+
+
+def test_a_signal_handler_that_closes_is_refused(db, monkeypatch):
+    """Closing waits for calls, and the handler is within one."""
+    def close(*_arguments):
+        db.close()
+
+    monkeypatch.setattr(_calls.json, "loads", close)
+    with pytest.raises(quashdb.MisuseError, match="inside another call"):
+        db.collections()
+    monkeypatch.undo()
+    assert db.collections() == []
+
+
+def test_handles_cannot_be_pickled(db, points):
+    result = points.query(random_vectors(1))
+    for value in (db, points, points.prepare(), points.iterate(), points.get(), result, result[0]):
+        with pytest.raises(TypeError, match="open the database where it is to be used"):
+            pickle.dumps(value)
+        with pytest.raises(TypeError, match="pickled or copied"):
+            copy.deepcopy(value)
+    assert pickle.loads(pickle.dumps(result[0][0])).id == result[0][0].id
 
 
 def _count(path):

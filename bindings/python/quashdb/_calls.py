@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,23 +30,33 @@ class _ThreadState(threading.local):
 
 
 _thread = _ThreadState()
-_interrupted = False  # Ctrl-C during a call
+
+# Those whose handlers tend to raise. Python runs handlers at the entry of a callback, where
+# what they raise is lost, so during a call they are put off: see _put_off().
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+_arrived: deque[tuple[int, FrameType | None]] = deque()
 
 
-def _on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    global _interrupted
-    _interrupted = True
+def _put_off(number: int, frame: FrameType | None) -> None:
+    """The handler of each of _SIGNALS during a call on the main thread."""
+    _arrived.append((number, frame))
+
+
+def _handle_signals() -> None:
+    """Runs the handlers of the signals put off so far, and raises what they raise."""
+    while _arrived:
+        number, frame = _arrived.popleft()
+        _handlers[number](number, frame)
 
 
 def _on_progress(_user_data: int | None, done: int, total: int) -> int:
     try:
-        if _interrupted and threading.current_thread() is threading.main_thread():
-            return 1
-        if _thread.progress is None:
-            return 0
         nested, _thread.in_callback = _thread.in_callback, True
         try:
-            return int(_thread.progress(done, total) is False)
+            if _arrived and threading.current_thread() is threading.main_thread():
+                _handle_signals()
+            return int(_thread.progress is not None and _thread.progress(done, total) is False)
         finally:
             _thread.in_callback = nested
     except BaseException as error:
@@ -57,31 +68,28 @@ on_progress = _ffi.ProgressFn(_on_progress)
 
 
 def call(progress: Progress | None, function: Callable[..., int], *arguments: object) -> int:
-    """The status of a call that reports progress. What the callback raises
-    cancels the call and is raised here, and so does Ctrl-C.
-
-    Python runs signal handlers at the entry of the callback, where an
-    exception could not be caught, so meanwhile Ctrl-C sets a flag.
-    """
-    global _interrupted
-    holds_interrupts = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    before, interrupted = _thread.progress, False
+    """The status of a call that reports progress. What the callback or the handler of a
+    signal raises, as that of Ctrl-C does, cancels the call and is raised here."""
+    held: list[signal.Signals] = []
+    before = _thread.progress
     _thread.progress, _thread.error = progress, None
-    if holds_interrupts:
-        signal.signal(signal.SIGINT, _on_interrupt)
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler) and handler is not _put_off:
+                    _handlers[number] = handler
+                    held.append(number)
+                    signal.signal(number, _put_off)
         status = function(*arguments)
     finally:
-        if holds_interrupts:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            interrupted, _interrupted = _interrupted, False
+        for number in held:
+            if signal.getsignal(number) is _put_off:  # no handler has set another
+                signal.signal(number, _handlers[number])
         _thread.progress = before
         error, _thread.error = _thread.error, None
-    if interrupted:
-        raise KeyboardInterrupt
+    if held:
+        _handle_signals()
     if error is not None:
         raise error
     return status
@@ -109,6 +117,12 @@ def pointer_of(pointer: ctypes.c_void_p) -> int:
     return pointer.value
 
 
+_NO_PICKLE = (
+    "what belongs to an open database cannot be pickled or copied: open the database where it "
+    "is to be used, and take to_dict() of results along"
+)
+
+
 class DatabaseHandle:
     """A quash_db. close() waits until no thread is in a call with it, since
     quash_close() frees it."""
@@ -117,7 +131,10 @@ class DatabaseHandle:
         self._pointer: int | None = pointer
         self._pid = os.getpid()
         self._idle = threading.Condition()
-        self._users = 0
+        self._users: list[int] = []  # the thread of each call
+
+    def __reduce__(self) -> str:
+        raise TypeError(_NO_PICKLE)
 
     @property
     def is_closed(self) -> bool:
@@ -133,14 +150,14 @@ class DatabaseHandle:
         with self._idle:
             if self._pointer is None:
                 raise MisuseError("the database is closed")
-            self._users += 1
+            self._users.append(threading.get_ident())
             pointer = self._pointer
         try:
             yield pointer
         finally:
             with self._idle:
-                self._users -= 1
-                if self._users == 0:
+                self._users.remove(threading.get_ident())
+                if not self._users:
                     self._idle.notify_all()
 
     def close(self) -> None:
@@ -150,11 +167,13 @@ class DatabaseHandle:
             return
         if _thread.in_callback:
             raise MisuseError("close() inside a progress callback")
+        if threading.get_ident() in self._users:  # in the handler of a signal
+            raise MisuseError("close() inside another call on the same thread")
         with self._idle:
             pointer, self._pointer = self._pointer, None
             if pointer is None:
                 return
-            self._idle.wait_for(lambda: self._users == 0)
+            self._idle.wait_for(lambda: not self._users)
         check(lib.quash_close(pointer))
 
 
@@ -182,6 +201,9 @@ class Freed:
         self._free: Callable[[int], None] = getattr(lib, self._function)
         self.pointer: int = pointer
         self._pid = os.getpid()
+
+    def __reduce__(self) -> str:
+        raise TypeError(_NO_PICKLE)
 
     def __del__(
         self,

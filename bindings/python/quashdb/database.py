@@ -279,8 +279,9 @@ class Database:
         verify, measure, delete by filter, large adds), on the calling thread;
         total is 0 while unknown. Returning False cancels the call, which
         raises CancelledError having changed nothing (compact: having finished
-        whole segments only); what the callback raises cancels it as well, and
-        Ctrl-C does so with or without a callback. None removes it."""
+        whole segments only); what the callback raises cancels it as well, and,
+        with or without a callback, what the handler of SIGINT (Ctrl-C), SIGTERM
+        or SIGALRM raises. None removes it."""
         if progress is not None and not callable(progress):
             raise TypeError(f"progress is a {type(progress).__name__}, expected a function")
         self._progress = progress
