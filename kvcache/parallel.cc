@@ -35,11 +35,11 @@ size_t ThreadCount(uint32_t threads) {
   return std::clamp<size_t>(wanted, 1, 256);
 }
 
+bool MayStartThreads() { return getpid() == loading_process; }
+
 Status ParallelFor(size_t n, size_t threads, const Body& body) {
   threads = std::min(threads, n);
-  // libgomp's threads do not survive a fork: a parallel region would wait for
-  // them for ever.
-  if (threads <= 1 || getpid() != loading_process) {
+  if (threads <= 1 || !MayStartThreads()) {
     for (size_t i = 0; i < n; ++i) {
       if (Status status = RunCaught(body, i, 0); !status.ok()) return status;
     }

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "kvcache/error.h"
+#include "kvcache/parallel.h"
 
 namespace quash {
 
@@ -22,15 +23,20 @@ template <typename Work>
 void ForRows(size_t n, size_t floats, const Work& work) {
   if (n == 0) return;
   const size_t chunks = (n + kChunkRows - 1) / kChunkRows;
-  const int threads =
-      static_cast<int>(std::min<size_t>(chunks, static_cast<size_t>(omp_get_max_threads())));
+  const auto most = kv::MayStartThreads() ? static_cast<size_t>(omp_get_max_threads()) : 1;
+  const int threads = static_cast<int>(std::min(chunks, most));
   const size_t stride = (floats + 15) / 16 * 16;  // threads do not share cache lines
   const auto scratch = std::make_unique_for_overwrite<float[]>(stride * threads + 1);
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-  for (size_t chunk = 0; chunk < chunks; ++chunk) {
+  const auto run = [&](size_t chunk, int thread) {
     work(chunk * kChunkRows, std::min(n, (chunk + 1) * kChunkRows),
-         scratch.get() + stride * omp_get_thread_num());
+         scratch.get() + stride * thread);
+  };
+  if (threads == 1) {
+    for (size_t chunk = 0; chunk < chunks; ++chunk) run(chunk, 0);
+    return;
   }
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (size_t chunk = 0; chunk < chunks; ++chunk) run(chunk, omp_get_thread_num());
 }
 
 }  // namespace quash

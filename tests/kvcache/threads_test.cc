@@ -1,8 +1,12 @@
 // Calls on one cache in parallel give what they give one after the other. For
 // ThreadSanitizer too (CMakePresets.json).
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <thread>
 
+#include "quash_quantizer.h"
 #include "tests/kvcache/support.h"
 
 namespace kvcache_test {
@@ -187,6 +191,40 @@ TEST_CASE("forks that go one by one leave the others whole") {
   stats.struct_size = sizeof(stats);
   REQUIRE_OK(quash_kv_get_stats(cache.get(), 0, &stats));
   CHECK(stats.total_bytes == 0);
+}
+
+// Python forks workers after the parent has started OpenMP's threads, which the child lacks.
+TEST_CASE("a forked child works, alone") {
+  const CachePtr cache =
+      MakeCache(kShape, [](quash_kv_options* options) { options->threads = 2; });
+  const quash_kv_seq seq = MakeSeq(cache.get());
+  AppendRandom(cache.get(), seq, 400, 5);
+  const std::vector<float> want = AskAll(cache.get(), seq);
+  quash_quantizer_options options;
+  quash_quantizer_options_init(&options);
+  options.dim = 64;
+  quash_quantizer* quantizer = nullptr;
+  REQUIRE_OK(quash_quantizer_create(&options, &quantizer));
+  constexpr size_t kRows = 300;
+  const auto vectors = Random(kRows * options.dim, 8);
+  const auto codes_of = [&] {
+    std::vector<uint8_t> codes(kRows * quash_quantizer_code_size(quantizer));
+    std::vector<float> scales(kRows * quash_quantizer_scales_per_row(quantizer));
+    REQUIRE_OK(
+        quash_quantizer_encode(quantizer, vectors.data(), kRows, codes.data(), scales.data()));
+    return codes;
+  };
+  const std::vector<uint8_t> want_codes = codes_of();
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    alarm(60);  // rather than waiting for ever
+    _exit(AskAll(cache.get(), seq) == want && codes_of() == want_codes ? 0 : 1);
+  }
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  quash_quantizer_free(quantizer);
 }
 
 TEST_CASE("errors are those of the thread") {
