@@ -19,6 +19,8 @@ namespace {
 constexpr size_t kTileRows = kLevelDotsMaxVectors;
 constexpr size_t kChunkPages = 16;
 constexpr size_t kManyTiles = 4;  // of a KV head: enough tasks without cutting pages
+// Scores of such queries, with keys as large as append() takes, are finite.
+constexpr float kLargestQuery = 1e30f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Tokens that one query row sees.
@@ -315,7 +317,7 @@ std::vector<Chunk> MakeChunks(const LayerTokens& tokens, bool cut_pages) {
   return chunks;
 }
 
-void Prepare(const Call& call, Tile* tile) {
+Status Prepare(const Call& call, Tile* tile) {
   const size_t rows = tile->rows.size();
   const size_t dim = call.options.head_dim;
   const PartCodec& codec = call.k_codec;
@@ -328,9 +330,23 @@ void Prepare(const Call& call, Tile* tile) {
   const ArrayView q = {call.args.q, call.args.dtype, call.args.q_token_stride,
                        call.args.q_head_stride};
   for (size_t r = 0; r < rows; ++r) {
+    const QueryRow& row = tile->rows[r];
     float* plain = prepared.plain.data() + r * dim;
-    ToFloat(q.dtype, q.Row(tile->rows[r].row, tile->rows[r].head), dim, plain);
-    for (size_t j = 0; j < dim; ++j) plain[j] *= call.scale;
+    ToFloat(q.dtype, q.Row(row.row, row.head), dim, plain);
+    // A softmax of NaN would leave its chunk out and give an answer that looks right.
+    if (!AllFinite(plain, dim)) {
+      return Invalid("q of row {}, head {} has NaN or infinity, expected finite numbers", row.row,
+                     row.head);
+    }
+    double square = 0;
+    for (size_t j = 0; j < dim; ++j) {
+      plain[j] *= call.scale;
+      square += double{plain[j]} * plain[j];
+    }
+    if (!(square <= double{kLargestQuery} * kLargestQuery)) {
+      return Invalid("q of row {}, head {} times scale has norm {:.3g}, expected at most {:.3g}",
+                     row.row, row.head, std::sqrt(square), kLargestQuery);
+    }
     codec.Rotate(plain, rotated.data(), scratch.data());
     size_t at = 0;
     for (size_t b = 0; b < codec.format().bands.size(); ++b) {
@@ -342,6 +358,7 @@ void Prepare(const Call& call, Tile* tile) {
       at += band_dim;
     }
   }
+  return Status();
 }
 
 // Merges the chunks of a tile and writes its rows.
@@ -486,8 +503,7 @@ Status Cache::Attend(const quash_kv_attend_args& args) const {
   }
   const size_t threads = ThreadCount(options_.threads);
   QUASH_KV_RETURN_IF_ERROR(ParallelFor(tiles.size(), threads, [&](size_t i, size_t) {
-    Prepare(call, &tiles[i]);
-    return Status();
+    return Prepare(call, &tiles[i]);
   }));
   QUASH_KV_RETURN_IF_ERROR(ParallelFor(tasks.size(), threads, [&](size_t i, size_t) {
     Tile& tile = tiles[tasks[i].tile];

@@ -9,9 +9,10 @@
  * Errors: every call that can fail returns a quash_kv_status and leaves the
  * cache as it was; quash_kv_errmsg() says what was wrong and what was expected.
  *
- * Threads: calls on one cache may run in parallel; appends, forks, truncations
- * and frees of the *same* sequence may not, nor attention beside them. Stats may
- * be asked for at any time. Calls are spread over `threads` OpenMP threads.
+ * Threads: calls on one cache may run in parallel, but for append, truncate and
+ * seal of a sequence, which no other call on the *same* sequence may be beside.
+ * Stats may be asked for at any time, and a sequence may be freed while it is read.
+ * Calls are spread over `threads` OpenMP threads; in a forked child, on its own.
  *
  * Strides are in elements. dtypes: f32, IEEE f16, bf16. */
 #ifndef QUASH_KV_H
@@ -125,7 +126,8 @@ QUASH_KV_API quash_kv_status quash_kv_seq_length(quash_kv *cache, quash_kv_seq s
 /* Appends n tokens to a layer. Full pages are sealed (compressed) on the way.
  *   k, v  [n, num_kv_heads, head_dim] of dtype, by strides: element (t, h, d) is
  *         at t * token_stride + h * head_stride + d
- * Refuses NaN and infinity. QUASH_KV_FULL leaves the sequence as it was. */
+ * Refuses NaN, infinity and vectors of a norm above 1e5. QUASH_KV_FULL leaves the
+ * sequence as it was. */
 QUASH_KV_API quash_kv_status quash_kv_append(quash_kv *cache, quash_kv_seq seq, uint32_t layer,
                                              const void *k, const void *v, uint64_t n,
                                              quash_kv_dtype dtype, int64_t token_stride,
@@ -157,7 +159,8 @@ typedef struct quash_kv_attend_args {
   const uint64_t *cu_queries; /* [num_seqs + 1] ascending from 0: sequence i has
                                  query rows cu_queries[i]..cu_queries[i+1]; NULL:
                                  one each */
-  const void *q;             /* [rows, num_q_heads, head_dim] by strides */
+  const void *q;             /* [rows, num_q_heads, head_dim] by strides; finite, and of a
+                                norm of at most 1e30 when multiplied by scale */
   void *out;                 /* the same shape, of dtype too */
   float *lse;                /* [rows, num_q_heads] contiguous, log of the sum of
                                 exp(score); NULL: not wanted */
@@ -166,7 +169,7 @@ typedef struct quash_kv_attend_args {
   float scale;               /* 0: 1 / sqrt(head_dim) */
   float softcap;             /* scores become softcap * tanh(score / softcap); 0: off */
   uint64_t window;           /* a query sees its last `window` tokens, itself
-                                included; 0: all */
+                                included (not causal: of all tokens); 0: all */
   int causal;                /* default 1 */
   void *stream;
 } quash_kv_attend_args;

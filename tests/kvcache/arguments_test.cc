@@ -1,6 +1,7 @@
 // Hostile arguments give a status with a message, saved bytes are checked.
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "tests/kvcache/support.h"
 
@@ -132,6 +133,14 @@ TEST_CASE("attend") {
   refuse(invalid, "query rows", [&](auto* a) { a->cu_queries = descending; });
   refuse(invalid, "cu_queries[0] is 1", [&](auto* a) { a->cu_queries = shifted; });
   refuse(invalid, "11 queries and 10 tokens", [&](auto* a) { a->cu_queries = many; });
+  const uint64_t two[] = {0, 2};
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    const float good = std::exchange(q[256 + 3 * 64 + 9], bad);
+    refuse(invalid, "q of row 1, head 3 has NaN or infinity",
+           [&](auto* a) { a->cu_queries = two; });
+    q[256 + 3 * 64 + 9] = good;
+  }
+  refuse(invalid, "q of row 0, head 0 times scale has norm", [](auto* a) { a->scale = 1e38f; });
 }
 
 TEST_CASE("handles") {
