@@ -19,6 +19,9 @@ namespace {
 constexpr size_t kTileRows = kLevelDotsMaxVectors;
 constexpr size_t kChunkPages = 16;
 constexpr size_t kManyTiles = 4;  // of a KV head: enough tasks without cutting pages
+// What tiles keep between their tasks, some KiB each, grows with these and not with the rows
+// of a call.
+constexpr size_t kTilesAtOnce = 2048;
 // Scores of such queries, with keys as large as append() takes, are finite.
 constexpr float kLargestQuery = 1e30f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -60,19 +63,20 @@ struct Partial {
   std::vector<float> plain;      // [rows, head_dim]
 };
 
-struct Tile {
-  const LayerTokens* tokens;
-  uint32_t kv_head;
-  std::vector<QueryRow> rows;
-  PreparedTile prepared;
-  std::vector<Partial> partials;  // of its chunks
-};
-
 struct Chunk {
   bool is_raw;
   const RawTokens* raw;  // raw tokens
   size_t begin, end;     // pages, or tokens of `raw`
   uint64_t first_position;
+};
+
+struct Tile {
+  const LayerTokens* tokens;
+  const std::vector<Chunk>* chunks;
+  uint32_t kv_head;
+  std::vector<QueryRow> rows;
+  PreparedTile prepared;
+  std::vector<Partial> partials;  // of its chunks, as long as it is worked on
 };
 
 class TaskRunner {
@@ -459,12 +463,6 @@ Status Cache::Attend(const quash_kv_attend_args& args) const {
 
   std::vector<Tile> tiles;
   std::vector<std::vector<Chunk>> chunks(args.num_seqs);
-  struct Task {
-    size_t tile;
-    const Chunk* chunk;
-    size_t partial;
-  };
-  std::vector<Task> tasks;
   for (size_t i = 0; i < args.num_seqs; ++i) {
     const uint64_t first = args.cu_queries != nullptr ? args.cu_queries[i] : i;
     const uint64_t n = args.cu_queries != nullptr ? args.cu_queries[i + 1] - first : 1;
@@ -483,6 +481,7 @@ Status Cache::Attend(const quash_kv_attend_args& args) const {
       for (uint64_t begin = 0; begin < n * group; begin += kTileRows) {
         Tile tile;
         tile.tokens = &tokens;
+        tile.chunks = &chunks[i];
         tile.kv_head = kv_head;
         for (uint64_t x = begin; x < std::min(n * group, begin + kTileRows); ++x) {
           // Newest token that the query is: it sees itself and what came before.
@@ -493,27 +492,38 @@ Status Cache::Attend(const quash_kv_attend_args& args) const {
                                static_cast<uint32_t>(kv_head * group + x % group),
                                {end - seen, end}});
         }
-        tile.partials.resize(chunks[i].size());
-        for (size_t c = 0; c < chunks[i].size(); ++c) {
-          tasks.push_back({tiles.size(), &chunks[i][c], c});
-        }
         tiles.push_back(std::move(tile));
       }
     }
   }
   const size_t threads = ThreadCount(options_.threads);
-  QUASH_KV_RETURN_IF_ERROR(ParallelFor(tiles.size(), threads, [&](size_t i, size_t) {
-    return Prepare(call, &tiles[i]);
-  }));
-  QUASH_KV_RETURN_IF_ERROR(ParallelFor(tasks.size(), threads, [&](size_t i, size_t) {
-    Tile& tile = tiles[tasks[i].tile];
-    TaskRunner(call, tile).Run(*tasks[i].chunk, &tile.partials[tasks[i].partial]);
-    return Status();
-  }));
-  return ParallelFor(tiles.size(), threads, [&](size_t i, size_t) {
-    Finish(call, tiles[i]);
-    return Status();
-  });
+  struct Task {
+    Tile* tile;
+    size_t chunk;
+  };
+  std::vector<Task> tasks;
+  for (size_t first = 0; first < tiles.size(); first += kTilesAtOnce) {
+    const std::span<Tile> some(tiles.data() + first, std::min(kTilesAtOnce, tiles.size() - first));
+    tasks.clear();
+    for (Tile& tile : some) {
+      tile.partials.resize(tile.chunks->size());
+      for (size_t c = 0; c < tile.chunks->size(); ++c) tasks.push_back({&tile, c});
+    }
+    QUASH_KV_RETURN_IF_ERROR(ParallelFor(
+        some.size(), threads, [&](size_t i, size_t) { return Prepare(call, &some[i]); }));
+    QUASH_KV_RETURN_IF_ERROR(ParallelFor(tasks.size(), threads, [&](size_t i, size_t) {
+      const auto [tile, chunk] = tasks[i];
+      TaskRunner(call, *tile).Run((*tile->chunks)[chunk], &tile->partials[chunk]);
+      return Status();
+    }));
+    QUASH_KV_RETURN_IF_ERROR(ParallelFor(some.size(), threads, [&](size_t i, size_t) {
+      Finish(call, some[i]);
+      some[i].prepared = {};
+      some[i].partials = {};
+      return Status();
+    }));
+  }
+  return Status();
 }
 
 }  // namespace quash::kv
