@@ -314,10 +314,70 @@ class TestCache:
         ids = prompt(3, 20)
         assert torch.equal(generate(model, ids, cache), generate(model, ids))
 
+    def test_reset_takes_another_dtype_and_head_dim(self):
+        cache = QuashKVCache(1, None, QuashKVCacheConfig(uncompressed_layers=(0,)))
+        for dtype, dim in ((torch.bfloat16, 64), (torch.float32, 64), (torch.float32, 128)):
+            k = torch.randn(1, 2, 5, dim, dtype=dtype)
+            cache.update(k, k, 0)
+            assert torch.equal(cache[0][0], k)
+            cache.reset()
+
+    def test_layers_by_index(self, model):
+        cache = self.filled(model)
+        assert torch.equal(cache[-1][0], cache[1][0]) and not torch.equal(cache[-1][0], cache[0][0])
+        with pytest.raises(IndexError):
+            cache[2]
+        with pytest.raises(IndexError, match="layer 0 has no tokens"):
+            QuashKVCache.from_model(model)[0]
+
+    def test_heads_of_several_sizes_are_refused(self):
+        cache = QuashKVCache(2)
+        k, other = torch.randn(1, 2, 3, 64), torch.randn(1, 2, 3, 128)
+        cache.update(k, k, 0)
+        with pytest.raises(UnsupportedError, match=r"head_dim 128.* 64"):
+            cache.update(other, other, 1)
+
+    def test_a_batch_keeps_a_row(self, model):
+        cache = self.filled(model)
+        with pytest.raises(ValueError, match="reset"):
+            cache.batch_repeat_interleave(0)
+        with pytest.raises(ValueError, match="reset"):
+            cache.batch_select_indices(torch.tensor([], dtype=torch.long))
+        assert cache.batch_size == 2
+
     def test_budget(self, model):
         cache = QuashKVCache.from_model(model, QuashKVCacheConfig(memory_budget=100_000))
         with pytest.raises(MemoryError), torch.no_grad():
             model(prompt(2, 300), past_key_values=cache)
+        assert cache.get_seq_length() == cache.get_seq_length(1) == cache.total_bytes == 0
+
+    @pytest.mark.parametrize("is_bound", [True, False])
+    def test_a_step_that_failed_can_be_made_again(self, model, monkeypatch, is_bound):
+        ids, step = prompt(2, 40), prompt(2, 3, seed=4)
+        caches = [
+            QuashKVCache.from_model(model, EXACT) if is_bound else QuashKVCache(2, 64, EXACT)
+            for _ in range(2)
+        ]
+        model.set_attn_implementation("quash" if is_bound else "sdpa")
+        with torch.no_grad():
+            for cache in caches:
+                model(ids, past_key_values=cache)
+            expected = model(step, past_key_values=caches[0]).logits
+            append, calls = kv.PackedStore.append, []
+
+            def fails(store, *args):
+                calls.append(args)
+                if len(calls) == 4:  # the second row of the second layer
+                    raise kv.BudgetError("full")
+                append(store, *args)
+
+            monkeypatch.setattr(kv.PackedStore, "append", fails)
+            with pytest.raises(kv.BudgetError):
+                model(step, past_key_values=caches[1])
+            monkeypatch.undo()
+            assert caches[1].compression_stats()["tokens"] == 2 * 2 * 40
+            assert caches[1].get_seq_length() == caches[1].get_seq_length(1) == 40
+            assert torch.equal(model(step, past_key_values=caches[1]).logits, expected)
 
     def test_bad_arguments(self, model):
         for wrong in (
@@ -336,8 +396,12 @@ class TestCache:
         cache = self.filled(model, 10, 1)
         mask = torch.ones(1, 1, 1, 11, dtype=torch.bool)
         mask[..., 3] = False
-        with pytest.raises(UnsupportedError, match="causal"), torch.no_grad():
-            model(prompt(1, 1), attention_mask=mask, past_key_values=cache)
+        for wrong in (mask, mask.expand(1, 4, 1, 11)):
+            with pytest.raises(UnsupportedError, match="attention_mask"), torch.no_grad():
+                model(prompt(1, 1), attention_mask=wrong, past_key_values=cache)
+            assert cache.get_seq_length() == 10 and cache.compression_stats()["tokens"] == 2 * 10
+        with torch.no_grad():
+            model(prompt(1, 1), past_key_values=cache)
 
     def test_models_it_cannot_serve_are_refused(self):
         config = transformers.T5Config(

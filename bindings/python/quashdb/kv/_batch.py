@@ -101,11 +101,16 @@ class Batch:
             if tensor.dtype not in _tensors.DTYPES:
                 raise UnsupportedError(f"{name} is {tensor.dtype}, not float32, 16 or bfloat16")
         if not self.seqs:
-            if self.store is None or self.store.num_kv_heads != keys.shape[1]:
-                self.store = self.config.make_store(
-                    self.num_layers, keys.shape[1], keys.shape[3], keys.dtype
-                )
-            self.seqs = [self.store.create() for _ in range(keys.shape[0])]
+            format_ = (keys.shape[1], keys.shape[3], keys.dtype)
+            store = self.store
+            if store is None or (store.num_kv_heads, store.head_dim, store.dtype) != format_:
+                store = self.store = self.config.make_store(self.num_layers, *format_)
+            self.seqs = [store.create() for _ in range(keys.shape[0])]
+        if keys.shape[3] != self.packed.head_dim:
+            raise UnsupportedError(
+                f"key_states have head_dim {keys.shape[3]}, and those of other layers "
+                f"{self.packed.head_dim}: all layers of a cache have one"
+            )
         expected = (len(self.seqs), self.packed.num_kv_heads)
         if tuple(keys.shape[:2]) != expected:
             raise InvalidError(
@@ -127,7 +132,22 @@ class Batch:
         valid: torch.Tensor | None,
     ) -> None:
         """Stores [batch, heads, n, dim] at positions begin..; valid: bool
-        [batch, n], False for padding, None for all True."""
+        [batch, n], False for padding, None for all True. A failure takes back what the
+        layers before have stored of them, so that the step can be made again."""
+        try:
+            self._append(layer, begin, keys, values, valid)
+        except Exception:
+            self.crop(begin)
+            raise
+
+    def _append(
+        self,
+        layer: int,
+        begin: int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        valid: torch.Tensor | None,
+    ) -> None:
         self._mark(begin, keys.shape[2], valid)
         for row, seq in enumerate(self.seqs):
             k, v = keys[row].transpose(0, 1), values[row].transpose(0, 1)
@@ -177,6 +197,8 @@ class Batch:
         """Makes row i what rows[i] was; repeated ones share their pages."""
         if not self.seqs:
             return
+        if not rows:
+            raise InvalidError("no row of the batch is left: reset() empties the cache")
         chosen: list[int] = []
         forked: list[int] = []
         try:
@@ -207,7 +229,8 @@ class Batch:
         """A copy in the same store, sharing sealed pages."""
         copy = Batch(self.num_layers, self.head_dim, self.config)
         copy.store = self.store
-        copy.seqs = [self.packed.fork(seq) for seq in self.seqs]
+        for seq in self.seqs:  # one by one: __del__ frees them if one fails
+            copy.seqs.append(self.packed.fork(seq))
         copy.lengths = list(self.lengths)
         copy.valid = None if self.valid is None else self.valid.clone()
         return copy

@@ -74,23 +74,52 @@ def quash_attention_forward(
             s_aux,
         )  # fmt: skip
     if layer is not None:
-        visible = _visible(attention_mask)
-        n = query.shape[2]
-        # A token that is not padding sees itself.
-        valid = None if visible is None else visible[:, :, -n:].diagonal(dim1=1, dim2=2)
-        if valid is not None:
-            valid = valid.expand(query.shape[0], n)
-        if layer.commit(valid) > 0:
-            if kwargs.get("position_bias") is not None:
-                raise UnsupportedError("position_bias is not supported over a packed cache")
-            scale = query.shape[3] ** -0.5 if scaling is None else scaling
-            _check_mask(layer, visible, valid, n, sliding_window)
-            return _packed(layer, query, valid, scale, sliding_window, softcap, s_aux), None
+        has_bias = kwargs.get("position_bias") is not None
+        out = _over_codes(
+            layer, query, attention_mask, scaling, sliding_window, softcap, s_aux, has_bias
+        )
+        if out is not None:
+            return out, None
     if softcap is None and s_aux is None:
         return sdpa_attention_forward(  # type: ignore[no-any-return]
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     return _eager(module, query, key, value, attention_mask, scaling, softcap, s_aux), None
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _over_codes(
+    layer: QuashKVLayer,
+    query: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+    s_aux: torch.Tensor | None,
+    has_bias: bool,
+) -> torch.Tensor | None:
+    """Stores the tokens of the last update() and attends; None where they are the first,
+    which attend to each other as given. After a failure the cache is as before the step."""
+    n = query.shape[2]
+    begin = layer.get_seq_length() - n
+    try:
+        visible = _visible(mask)
+        # A token that is not padding sees itself.
+        valid = None if visible is None else visible[:, :, -n:].diagonal(dim1=1, dim2=2)
+        if valid is not None:
+            valid = valid.expand(query.shape[0], n)
+        if begin > 0:
+            if has_bias:
+                raise UnsupportedError("position_bias is not supported over a packed cache")
+            _check_mask(layer, visible, valid, n, window)
+        layer.commit(valid)
+        if begin == 0:
+            return None
+        scale = query.shape[3] ** -0.5 if scaling is None else scaling
+        return _packed(layer, query, valid, scale, window, softcap, s_aux)
+    except Exception:
+        layer.discard(begin)
+        raise
 
 
 def _visible(mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -126,7 +155,6 @@ def _check_mask(
         )
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _packed(
     layer: QuashKVLayer,
     query: torch.Tensor,

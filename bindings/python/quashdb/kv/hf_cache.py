@@ -94,6 +94,13 @@ class QuashKVLayer(CacheLayerMixin):
         self._batch.append(self._index, begin, keys, values, valid)
         return begin
 
+    def discard(self, begin: int) -> None:
+        """Takes back a step that failed, in all layers: the tokens from `begin` on. Not on
+        a GPU, where sealed ones cannot be."""
+        if not self._batch.is_cuda:
+            self._pending = None
+            self._batch.crop(begin)
+
     def get_seq_length(self) -> int:
         return self._batch.lengths[self._index]
 
@@ -152,8 +159,10 @@ class QuashKVCache(Cache):
     ) -> None:
         self.config = config or QuashKVCacheConfig()
         # So that wrong options are refused here. Outliers are half of a head.
-        outliers = self.config.k_outliers or self.config.v_outliers or range(32)
-        self.config.make_store(num_layers, 1, head_dim or 2 * len(outliers), torch.float32)
+        outliers = self.config.k_outliers
+        outliers = self.config.v_outliers if outliers is None else outliers
+        half = 32 if outliers is None else len(outliers)
+        self.config.make_store(num_layers, 1, head_dim or 2 * half, torch.float32)
         self._setup(_batch_on(device, num_layers, head_dim, self.config), is_bound=False)
 
     def _setup(self, batch: Batch | CudaBatch, is_bound: bool) -> None:
@@ -249,8 +258,12 @@ class QuashKVCache(Cache):
                 yield keys, values, None
 
     def __getitem__(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(keys, values) of one layer, decompressed."""
-        return self._batch.read(layer, self._kv_layers[layer].dtype)
+        """(keys, values) of one layer, decompressed; from the last one if negative.
+        IndexError where there is no such layer, or no token in it."""
+        held = self._kv_layers[layer]
+        if held.get_seq_length() == 0:
+            raise IndexError(f"layer {layer} has no tokens")
+        return self._batch.read(held.index, held.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QuashKVCache:
         copied = type(self).__new__(type(self))
