@@ -275,6 +275,41 @@ class TestStore:
                 call()
         with pytest.raises(KeyError):
             store.append(seq + 1, 0, k, k)
+        with pytest.raises(ValueError, match="q of row 0, head 2 has NaN"):
+            store.attend(0, [seq], q.index_fill(1, torch.tensor([2]), math.nan))
+        with pytest.raises(ValueError, match="dense"):
+            store.append(seq, 0, k.to_sparse(), k.to_sparse())
+        for name, call in {
+            "layer": lambda: store.append(seq, -1, k, k),
+            "the sequence": lambda: store.free(-1),
+            "begin": lambda: store.read(seq, 0, -1),
+            "n": lambda: store.read(seq, 0, 1, 10**12),
+            "window": lambda: store.attend(0, [seq], q, window=-1),
+        }.items():
+            with pytest.raises(ValueError, match=f"^{name} is -?1"):
+                call()
+
+    def test_integers_of_other_libraries(self):
+        numpy = pytest.importorskip("numpy")
+        for half in (numpy.arange(32), torch.arange(32)):
+            store = kv.PackedStore(numpy.int64(1), 2, 64, key_bits=2.5, k_outliers=half)
+            kv.QuashKVCache(1, 64, kv.QuashKVCacheConfig(key_bits=2.5, k_outliers=half))
+        seq = numpy.uint64(store.create())
+        k = torch.randn(9, 2, 64)
+        store.append(seq, numpy.int32(0), k, k)
+        store.truncate(seq, numpy.int64(7))
+        assert store.length(store.fork(seq, torch.tensor(5))) == 5
+        assert torch.equal(store.read(seq, 0, numpy.int64(2))[0], k[2:7])
+
+    def test_restores_any_buffer(self):
+        store = kv.PackedStore(1, 2, 64)
+        seq = store.create()
+        store.append(seq, 0, torch.randn(9, 2, 64), torch.randn(9, 2, 64))
+        data = store.save(seq)
+        for buffer in (bytearray(data), memoryview(data)):
+            assert store.save(store.restore(buffer)) == data
+        with pytest.raises(TypeError):
+            store.restore("text")
 
 
 class TestEngine:
@@ -325,6 +360,20 @@ class TestEngine:
             kv.QuashKVEngine(64, key_bits=1)
         with pytest.raises(NotImplementedError):
             kv.QuashKVEngine(64, device="meta")
+
+    def test_all_sequences_are_appended_to_or_none(self):
+        engine = kv.QuashKVEngine(64)
+        k = torch.randn(2, 2, 70, 64)
+        spoilt = k.clone()
+        spoilt[1, 0, 3, 5] = math.nan
+        with pytest.raises(ValueError, match="NaN"):
+            engine.append(spoilt, k)
+        engine.append(k[:1], k[:1])  # the first to fix the batch
+        engine.clear()
+        engine.append(k, k)
+        with pytest.raises(ValueError, match="NaN"):
+            engine.append(spoilt, k)
+        assert engine.total_tokens == 70 and engine.stats().tokens == 2 * 70
 
 
 class TestManagers:

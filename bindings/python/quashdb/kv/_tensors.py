@@ -22,6 +22,8 @@ def checked(tensor: object, name: str) -> torch.Tensor:
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} is {type(tensor).__name__}, expected a torch.Tensor")
     check_device(tensor.device)
+    if tensor.layout != torch.strided:
+        raise InvalidError(f"{name} is {tensor.layout}, expected a dense tensor")
     return tensor.detach()
 
 

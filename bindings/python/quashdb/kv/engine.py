@@ -91,8 +91,18 @@ class QuashKVEngine:
             raise InvalidError(
                 f"keys are of batch and heads {list(keys.shape[:2])}, expected {list(expected)}"
             )
-        for seq, k, v in zip(self._seqs, keys.transpose(1, 2), values.transpose(1, 2), strict=True):
-            store.append(seq, 0, k, v)
+        before = self.total_tokens
+        try:
+            for seq, k, v in zip(
+                self._seqs, keys.transpose(1, 2), values.transpose(1, 2), strict=True
+            ):
+                store.append(seq, 0, k, v)
+        except Exception:
+            for seq in self._seqs:
+                store.truncate(seq, before)
+            if before == 0:
+                self.clear()  # nothing has fixed the shapes yet
+            raise
 
     def attention(
         self, queries: torch.Tensor, scale: float | None = None, causal: bool = False

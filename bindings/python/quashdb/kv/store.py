@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import operator
 import weakref
 from collections.abc import Sequence
 
@@ -39,17 +40,24 @@ class StoreStats:
     v_effective_bits: float
 
 
-def _indices(values: Sequence[int], most: int, name: str) -> ctypes.Array[ctypes.c_uint32]:
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < most:
-            raise InvalidError(f"{name} has {value!r}, expected integers below {most}")
-    return (ctypes.c_uint32 * len(values))(*values)
-
-
 def _uint(value: object, name: str, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+    """An integer of any library."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number <= most:
         raise InvalidError(f"{name} is {value!r}, expected an integer of 0 to {most}")
-    return value
+    return number
+
+
+def _indices(values: Sequence[int], most: int, name: str) -> ctypes.Array[ctypes.c_uint32]:
+    items = [_uint(value, f"{name}[{i}]", most - 1) for i, value in enumerate(values)]
+    return (ctypes.c_uint32 * len(items))(*items)
+
+
+def _seq(seq: int) -> int:
+    return _uint(seq, "the sequence", 2**64 - 1)
 
 
 class PackedStore:
@@ -126,17 +134,17 @@ class PackedStore:
         options.reserve = _uint(reserve, "reserve", 1 << 31)
         options.k_mean = int(k_mean)
         options.v_mean = int(v_mean)
-        layers = _indices(uncompressed_layers, num_layers, "uncompressed_layers")
+        layers = _indices(uncompressed_layers, options.num_layers, "uncompressed_layers")
         options.uncompressed_layers = layers
         options.num_uncompressed_layers = len(layers)
         for name, outliers in (("k_outliers", k_outliers), ("v_outliers", v_outliers)):
             if outliers is None:
                 continue
-            if len(outliers) != head_dim // 2:
+            if len(outliers) != options.head_dim // 2:
                 raise InvalidError(
-                    f"{name} has {len(outliers)} coordinates, expected {head_dim // 2}"
+                    f"{name} has {len(outliers)} coordinates, expected {options.head_dim // 2}"
                 )
-            setattr(options, name, _indices(outliers, head_dim, name))
+            setattr(options, name, _indices(outliers, options.head_dim, name))
         options.memory_budget_bytes = _uint(memory_budget, "memory_budget", 2**64 - 1)
         options.threads = _uint(threads, "threads", 1 << 31) or torch.get_num_threads()
         handle = ctypes.c_void_p()
@@ -145,9 +153,9 @@ class PackedStore:
         self._handle = handle
         self._finalizer = weakref.finalize(self, lib.quash_kv_free, handle)
         self._finalizer.atexit = False
-        self.num_layers = num_layers
-        self.num_kv_heads = num_kv_heads
-        self.head_dim = head_dim
+        self.num_layers = int(options.num_layers)
+        self.num_kv_heads = int(options.num_kv_heads)
+        self.head_dim = int(options.head_dim)
         self.dtype = dtype
 
     @property
@@ -167,25 +175,28 @@ class PackedStore:
         all). Sealed pages are shared, the rest is copied."""
         out = ctypes.c_uint64()
         tokens = _ffi.WHOLE_LENGTH if length is None else _uint(length, "length", 2**63)
-        check(lib.quash_kv_seq_fork(self._handle, seq, tokens, ctypes.byref(out)))
+        check(lib.quash_kv_seq_fork(self._handle, _seq(seq), tokens, ctypes.byref(out)))
         return out.value
 
     def free(self, seq: int) -> None:
-        check(lib.quash_kv_seq_free(self._handle, seq))
+        check(lib.quash_kv_seq_free(self._handle, _seq(seq)))
 
     def truncate(self, seq: int, length: int) -> None:
         """Keeps the first `length` tokens of every layer."""
-        check(lib.quash_kv_seq_truncate(self._handle, seq, _uint(length, "length", 2**63)))
+        tokens = _uint(length, "length", 2**63)
+        check(lib.quash_kv_seq_truncate(self._handle, _seq(seq), tokens))
 
     def length(self, seq: int, layer: int = 0) -> int:
         """Tokens of one layer."""
         out = ctypes.c_uint64()
-        check(lib.quash_kv_seq_length(self._handle, seq, layer, ctypes.byref(out)))
+        check(
+            lib.quash_kv_seq_length(self._handle, _seq(seq), self._layer(layer), ctypes.byref(out))
+        )
         return out.value
 
     def seal(self, seq: int) -> None:
         """Compresses all that is open, for prefixes that will be shared and not grow."""
-        check(lib.quash_kv_seq_seal(self._handle, seq))
+        check(lib.quash_kv_seq_seal(self._handle, _seq(seq)))
 
     def append(self, seq: int, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Appends n tokens to a layer: keys and values [n, num_kv_heads, head_dim]
@@ -200,8 +211,8 @@ class PackedStore:
         check(
             lib.quash_kv_append(
                 self._handle,
-                seq,
-                layer,
+                _seq(seq),
+                self._layer(layer),
                 keys.data_ptr(),
                 values.data_ptr(),
                 len(keys),
@@ -217,15 +228,17 @@ class PackedStore:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(keys, values), float32 [n, num_kv_heads, head_dim]: tokens begin.. as
         attention sees them; n None: to the end."""
-        if n is None:
-            n = max(self.length(seq, layer) - begin, 0)
+        length = self.length(seq, layer)
+        begin = _uint(begin, "begin", length)
+        n = length - begin if n is None else _uint(n, "n", length - begin)
         keys = torch.empty(n, self.num_kv_heads, self.head_dim)
         values = torch.empty_like(keys)
         check(
             lib.quash_kv_read(
-                self._handle, seq, layer, begin, n, keys.data_ptr(), values.data_ptr()
+                self._handle, _seq(seq), self._layer(layer), begin, n, keys.data_ptr(),
+                values.data_ptr(),
             )
-        )
+        )  # fmt: skip
         return keys, values
 
     def attend(
@@ -264,9 +277,9 @@ class PackedStore:
             return out, lse
         args = _ffi.AttendArgs()
         lib.quash_kv_attend_args_init(ctypes.byref(args))
-        args.layer = layer
+        args.layer = self._layer(layer)
         args.num_q_heads = queries.shape[1]
-        args.seqs = (ctypes.c_uint64 * len(seqs))(*seqs)
+        args.seqs = (ctypes.c_uint64 * len(seqs))(*(_seq(seq) for seq in seqs))
         args.num_seqs = len(seqs)
         if query_counts is not None:
             ends = [0]
@@ -281,7 +294,7 @@ class PackedStore:
         args.out_token_stride, args.out_head_stride = out.stride(0), out.stride(1)
         args.scale = 0.0 if scale is None else scale
         args.softcap = softcap
-        args.window = window
+        args.window = _uint(window, "window", 2**63)
         args.causal = int(causal)
         check(lib.quash_kv_attend(self._handle, ctypes.byref(args)))
         return out, lse
@@ -290,7 +303,7 @@ class PackedStore:
         """Of one sequence, or of all with 0."""
         stats = _ffi.Stats()
         stats.struct_size = ctypes.sizeof(stats)
-        check(lib.quash_kv_get_stats(self._handle, seq, ctypes.byref(stats)))
+        check(lib.quash_kv_get_stats(self._handle, _seq(seq), ctypes.byref(stats)))
         return StoreStats(
             **{field.name: getattr(stats, field.name) for field in dataclasses.fields(StoreStats)}
         )
@@ -298,18 +311,24 @@ class PackedStore:
     def save(self, seq: int) -> bytes:
         """A sequence as bytes with a checksum, for restore() of a like store."""
         data, size = ctypes.c_void_p(), ctypes.c_size_t()
-        check(lib.quash_kv_seq_save(self._handle, seq, ctypes.byref(data), ctypes.byref(size)))
+        check(lib.quash_kv_seq_save(self._handle, _seq(seq), ctypes.byref(data), ctypes.byref(size)))
         try:
             return ctypes.string_at(data.value or 0, size.value)
         finally:
             lib.quash_kv_bytes_free(data)
 
     def restore(self, data: bytes) -> int:
-        """The sequence that save() wrote. CorruptError, an OSError, for anything
-        but whole bytes of a store with the same options."""
+        """The sequence that save() wrote, from bytes or another contiguous buffer.
+        CorruptError, an OSError, for anything but whole bytes of a store with the same
+        options."""
         seq = ctypes.c_uint64()
+        if not isinstance(data, bytes):
+            data = bytes(memoryview(data))
         check(lib.quash_kv_seq_restore(self._handle, data, len(data), ctypes.byref(seq)))
         return seq.value
+
+    def _layer(self, layer: int) -> int:
+        return _uint(layer, "layer", self.num_layers - 1)
 
     def _rows(self, tensor: torch.Tensor, heads: int | None, name: str) -> torch.Tensor:
         tensor = _tensors.checked(tensor, name)
