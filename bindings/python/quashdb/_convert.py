@@ -198,9 +198,7 @@ def int_ids(ids: object) -> npt.NDArray[np.int64]:
         large = [value for value in given if isinstance(value, int) and abs(value) >> 63]
         if large and all(isinstance(value, int) for value in given):
             raise InvalidError(f"id {large[0]} does not fit 64 bits")
-        raise TypeError(
-            f"ids {_held(array)}, expected integers: the collection's id type is int64"
-        )
+        raise TypeError(f"ids {_held(array)}, expected integers: the collection's id type is int64")
     return np.ascontiguousarray(array, np.int64)
 
 

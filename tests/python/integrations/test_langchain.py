@@ -101,3 +101,13 @@ def test_bad_input(store):
         store.delete(filters={"year": 2001})
     assert len(store.collection) == 50
     assert store.delete(filter={"year": 2001}) and len(store.collection) == 49
+
+
+def test_too_many_keys_take_no_fields(store):
+    before = store.collection.describe()["fields"]
+    keys = {f"key{i}": i for i in range(256)}
+    with pytest.raises(quashdb.LimitError, match="256 keys that no row had, 'key0' among them"):
+        store.add_texts(["a"], [keys])
+    assert store.collection.describe()["fields"] == before and len(store.collection) == 50
+    (key,) = store.add_texts(["a"], [{"more": keys}])
+    assert store.get_by_ids([key])[0].metadata == {"more": keys}

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from quashdb._ffi import FIELDS_MAX
 from quashdb.collection import Collection
-from quashdb.errors import ExistsError, InvalidError
+from quashdb.errors import ExistsError, InvalidError, LimitError
 
 WHOLE = "metadata_json"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -81,6 +82,21 @@ class Fields:
             self._types = self._read()
         self._types[field] = self._types.get(field, type_)
 
+    def _check_room(self, metadata: Mapping[str, Any]) -> None:
+        """Fields are never taken back, so none is declared for a row that cannot be stored."""
+        names = {
+            field_name(key)
+            for key, value in metadata.items()
+            if isinstance(key, str) and _type_of(value) is not None
+        }
+        new = names - self._types.keys()
+        if len(self._types) + len(new) > FIELDS_MAX:
+            raise LimitError(
+                f"metadata has {len(new)} keys that no row had, {min(new)!r} among them, and "
+                f"{len(self._types)} of at most {FIELDS_MAX} fields are taken: what is in a nested "
+                "dict takes none"
+            )
+
     def type_of(self, key: str) -> str | None:
         """The field type of a metadata key; None: no row has it in a field."""
         return self._types.get(field_name(key))
@@ -98,6 +114,7 @@ class Fields:
                 continue
             field = field_name(key)
             if field not in self._types:
+                self._check_room(given)
                 self._declare(field, type_)
             declared = self._types[field]
             if declared == "float" and type_ in ("int", "float"):
