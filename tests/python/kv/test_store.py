@@ -1,6 +1,8 @@
 """PackedStore, QuashKVEngine and the page managers against float attention."""
 
+import copy
 import math
+import pickle
 import threading
 
 import pytest
@@ -310,6 +312,9 @@ class TestStore:
             assert store.save(store.restore(buffer)) == data
         with pytest.raises(TypeError):
             store.restore("text")
+        for copying in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="PackedStore cannot be pickled"):
+                copying(store)
 
 
 class TestEngine:

@@ -327,6 +327,9 @@ class PackedStore:
         check(lib.quash_kv_seq_restore(self._handle, data, len(data), ctypes.byref(seq)))
         return seq.value
 
+    def __reduce__(self) -> str:
+        raise TypeError("a PackedStore cannot be pickled or copied: save() gives one sequence")
+
     def _layer(self, layer: int) -> int:
         return _uint(layer, "layer", self.num_layers - 1)
 
