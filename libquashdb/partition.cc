@@ -62,11 +62,10 @@ uint64_t PartitionList::resident_bytes() const {
 
 void PartitionList::FetchRows() const {
   constexpr size_t kFetchedLines = 24;  // of the first plane; the CPU sees the pattern by then
-  const auto* owned = static_cast<const char*>(slot_.hint());
-  __builtin_prefetch(owned - 1, /*rw=*/1);  // a shared_ptr's counts lie before what it owns
-  __builtin_prefetch(owned);
-  const uint8_t* plane = first_byte_.load(std::memory_order_relaxed) + sizeof(PartHeader) +
-                         AlignUp(rows_ * sizeof(uint64_t));
+  slot_.Fetch();
+  const uint8_t* first = first_byte_.load(std::memory_order_relaxed);
+  if (first == nullptr) return;
+  const uint8_t* plane = first + sizeof(PartHeader) + AlignUp(rows_ * sizeof(uint64_t));
   for (size_t i = 0; i < kFetchedLines; ++i) __builtin_prefetch(plane + i * kAlignment);
 }
 

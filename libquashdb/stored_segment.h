@@ -79,12 +79,7 @@ class StoredSegment final : public Segment {
   void FetchPlaceOfRow(size_t row) const override {
     __builtin_prefetch(&blocks_[row / kBlockRows]);
   }
-  void FetchOwnerOfRow(size_t row) const override {
-    // A shared_ptr's counts lie before what it owns.
-    const auto* owned = static_cast<const char*>(blocks_[row / kBlockRows].hint());
-    __builtin_prefetch(owned - 1, /*rw=*/1);
-    __builtin_prefetch(owned);
-  }
+  void FetchOwnerOfRow(size_t row) const override { blocks_[row / kBlockRows].Fetch(); }
   Status RerankBlock(size_t block, const void** data, const float** scales,
                      Pin* pin) const override;
   Status Ids(IdColumn* ids, Pin* pin) const override;

@@ -76,6 +76,7 @@ int ReadAsNobody(const char* path) {
   Say(quash_close(db));
   Say(OpenFor(path, "readwrite", &db));
   Say(OpenFor(path, "follower", &db));
+  (void)quash_close(db);
   return 0;
 }
 

@@ -218,7 +218,8 @@ TEST_CASE("the tail's rows are put into lists once nothing is written") {
   REQUIRE(Becomes([&] { return Stats(c.get()).indexed_rows == 5600; }));
   CHECK(Stats(c.get()).tail_rows == 600);
   const auto queries = ClusteredVectors(1, 77);
-  for (const nlohmann::json& stage : Explain(c.get(), queries.data()).at("stages")) {
+  const nlohmann::json explained = Explain(c.get(), queries.data());
+  for (const nlohmann::json& stage : explained.at("stages")) {
     CHECK(stage.at("name") != "plane scan");  // of rows in no list
   }
   CheckFound(c.get(), stored, 10000, 10600);
