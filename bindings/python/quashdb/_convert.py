@@ -162,8 +162,9 @@ def float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def address(array: npt.NDArray[Any]) -> int:
     """Address of the first element; the caller keeps the array alive."""
     if array.flags.writeable and array.size:  # several times as fast as what follows
+        buffer: Any = array  # which it is to type checkers from Python 3.12 on
         try:
-            return ctypes.addressof(ctypes.c_char.from_buffer(array))
+            return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         except (TypeError, ValueError):  # not contiguous
             pass
     data: int = array.__array_interface__["data"][0]

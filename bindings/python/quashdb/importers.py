@@ -310,6 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("hnswlib needs --space: its file does not say it")
     metric = {} if given.metric is None else {"metric": given.metric}
     try:
+        if not os.path.exists(given.source):  # before a database is made
+            raise NotFoundError(f"{given.source} does not exist")
         with quashdb.open(given.database) as database:
             if given.kind == "faiss":
                 made = [import_faiss(database, given.source, given.name, **metric)]

@@ -157,5 +157,9 @@ def test_command(vectors, tmp_path, capsys):
     assert "notes: 300 rows of 16" in capsys.readouterr().out
     assert importers.main(["faiss", *where]) == 1  # there already
     assert "Error:" in capsys.readouterr().err
+    missing = [str(tmp_path / "no.faiss"), str(tmp_path / "no.qdb"), "c"]
+    assert importers.main(["faiss", *missing]) == 1
+    assert "no.faiss does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "no.qdb").exists()
     with pytest.raises(SystemExit):
         importers.main(["hnswlib", *where])
