@@ -207,7 +207,8 @@ bool Shell::RunTyped(const std::string& line) {
     // What people type who do not know dot-commands yet.
     constexpr std::pair<std::string_view, std::string_view> kBare[] = {
         {"help", ".help"}, {"?", ".help"}, {"quit", ".quit"}, {"exit", ".exit"}};
-    const std::string_view word = line.substr(0, line.find_last_not_of("; \t") + 1);
+    const std::string_view typed = line;
+    const std::string_view word = typed.substr(0, typed.find_last_not_of("; \t") + 1);
     for (const auto& [bare, command] : kBare) {
       if (EqualsIgnoreCase(Trim(word), bare)) {
         TakeLine(std::string(command));
