@@ -44,8 +44,9 @@ Status CheckName(const char* name, std::string* out) {
   return Status();
 }
 
-Status CopyField(const quash_field& field, size_t index, quash::Field* out) {
-  if (field.name == nullptr) return Error(QUASH_INVALID, "fields[{}].name is NULL", index);
+//   argument  that has the field, for messages
+Status CopyField(const quash_field& field, const std::string& argument, quash::Field* out) {
+  if (field.name == nullptr) return Error(QUASH_INVALID, "{}.name is NULL", argument);
   if (const uint32_t type = quash::EnumNumber(field.type); type > QUASH_FIELD_STRING_LIST) {
     return Error(QUASH_INVALID, "field \"{}\" has type {}, expected a quash_field_type",
                  field.name, type);
@@ -101,7 +102,7 @@ Status MakeSpec(const char* name, const quash_collection_options& options,
       options.partition_rows != 0 ? options.partition_rows : quash::kDefaultPartitionRows;
   spec->fields.resize(options.num_fields);
   for (size_t i = 0; i < options.num_fields; ++i) {
-    QUASH_RETURN_IF_ERROR(CopyField(options.fields[i], i, &spec->fields[i]));
+    QUASH_RETURN_IF_ERROR(CopyField(options.fields[i], fmt::format("fields[{}]", i), &spec->fields[i]));
   }
   return quash::CheckFields(spec->fields);
 }
@@ -219,13 +220,8 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
 quash_status quash_collection_add_field(quash_collection* collection, const quash_field* field) {
   return WithCollection(collection, [&](quash::Collection& opened) -> Status {
     if (field == nullptr) return NullArgument("field");
-    quash::SnapshotRef snapshot;
-    QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
-    std::vector<quash::Field> fields = snapshot->spec->fields;
     quash::Field added;
-    QUASH_RETURN_IF_ERROR(CopyField(*field, fields.size(), &added));
-    fields.push_back(added);
-    QUASH_RETURN_IF_ERROR(quash::CheckFields(fields));
+    QUASH_RETURN_IF_ERROR(CopyField(*field, "field", &added));
     return opened.AddField(added);
   });
 }

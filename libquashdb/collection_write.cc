@@ -10,6 +10,7 @@
 #include "libquashdb/executor_parallel.h"
 #include "libquashdb/filter.h"
 #include "libquashdb/key.h"
+#include "libquashdb/metadata.h"
 #include "libquashdb/record.h"
 #include "libquashdb/stored_database.h"
 
@@ -224,12 +225,9 @@ Status StoredCollection::CommitCatalogEntry(const CatalogEntry& entry) {
 Status StoredCollection::AddField(const Field& field) {
   const std::lock_guard lock(database_->writer_mutex());
   QUASH_RETURN_IF_ERROR(CheckWritable());
-  if (spec_->FindField(field.name)) {
-    return Error(QUASH_EXISTS, "field \"{}\" exists already in collection \"{}\"", field.name,
-                 name_);
-  }
   CatalogEntry entry = entry_;
   entry.spec.fields.push_back(field);
+  QUASH_RETURN_IF_ERROR(CheckFields(entry.spec.fields));
   return CommitCatalogEntry(entry);
 }
 

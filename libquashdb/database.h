@@ -61,7 +61,7 @@ class Collection {
   // Atomically deletes the rows that match, evaluated under the writer lock.
   virtual Status DeleteWhere(std::string_view filter, const Progress& progress,
                              uint64_t* deleted) = 0;
-  virtual Status AddField(const Field& field) = 0;
+  virtual Status AddField(const Field& field) = 0;  // checked here: CheckFields()
   virtual Status SetWidths(const SearchWidths& widths) = 0;
 
   // Where each id's row is in `snapshot`: segment index and row, or

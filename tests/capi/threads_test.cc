@@ -112,6 +112,50 @@ TEST_CASE("writers on several threads lose nothing") {
   CHECK_OK(quash_verify(db.get(), nullptr));
 }
 
+TEST_CASE("fields added on several threads stay within the limit") {
+  const TempDir dir;
+  Db db = Open(dir / "a.qdb");
+  std::vector<std::string> names;
+  for (uint32_t i = 0; i < QUASH_FIELDS_MAX - 1; ++i) names.push_back(fmt::format("f{}", i));
+  Settings settings{.dim = kDim};
+  for (const std::string& name : names) settings.fields.push_back({name.c_str(), QUASH_FIELD_INT});
+  const Collection c = Create(db.get(), "c", settings);
+  REQUIRE_OK(quash_add(c.get(), Rows{.n = 1, .vectors = RandomVectors(1, kDim, 1)}.Get(), nullptr));
+  std::atomic<bool> held{false};
+  std::atomic<int> added{0};
+  Failures failures;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      const std::string name = fmt::format("late{}", i);
+      const quash_field field = {name.c_str(), QUASH_FIELD_INT};
+      while (!held) std::this_thread::yield();
+      const quash_status status = quash_collection_add_field(c.get(), &field);
+      added += status == QUASH_OK;
+      failures.Expect(status == QUASH_OK || status == QUASH_LIMIT);
+    });
+  }
+  // Deleting holds the writer lock until all of them wait for it.
+  const auto hold = [](void* user_data, uint64_t, uint64_t) {
+    *static_cast<std::atomic<bool>*>(user_data) = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    return 0;
+  };
+  REQUIRE_OK(quash_set_progress(db.get(), hold, &held));
+  CHECK_OK(quash_delete_where(c.get(), "FALSE", nullptr));
+  for (std::thread& thread : threads) thread.join();
+  CHECK(added == 1);
+  CHECK(failures.count == 0);
+  REQUIRE_OK(quash_close(db.release()));
+  db = Open(dir / "a.qdb");
+  const auto described = [&] {
+    char* text = nullptr;
+    REQUIRE_OK(quash_collection_describe(OpenCollection(db.get(), "c").get(), &text));
+    return TakeJson(text);
+  };
+  CHECK(described().at("fields").size() == QUASH_FIELDS_MAX);
+}
+
 TEST_CASE("messages belong to their thread") {
   const Db db = Open(":memory:");
   const Collection c = Create(db.get(), "c", {});
