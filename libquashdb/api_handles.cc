@@ -79,8 +79,13 @@ void DatabaseHandle::Hold(SnapshotRef* snapshot) {
 }
 
 void DatabaseHandle::Release(SnapshotRef* snapshot) {
+  if (getpid() != pid_) {  // locks may be held for ever there: left as it is
+    (void)new (std::nothrow) SnapshotRef(std::move(*snapshot));
+    return;
+  }
   std::lock_guard lock(held_mutex_);
   held_.erase(snapshot);
+  snapshot->reset();
 }
 
 void DatabaseHandle::SetProgress(quash_progress_fn callback, void* user_data) {

@@ -2,6 +2,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "tests/capi/support.h"
 
 namespace capi_test {
@@ -127,6 +131,48 @@ TEST_CASE("a forked child is refused, and the parent goes on") {
   CHECK((Dump(db.get()) == before));
   CHECK_OK(quash_add(c.get(), rows.Get(), nullptr));
   CHECK_OK(quash_verify(db.get(), nullptr));
+}
+
+TEST_CASE("a forked child frees iterators, whatever the parent's threads were doing") {
+  const TempDir dir;
+  const Db db = Open(dir / "a.qdb");
+  const Collection c = Create(db.get(), "c", {});
+  Rows rows{.n = 100, .vectors = RandomVectors(100, 16, 1)};
+  const quash_rows* view = rows.Get();
+  REQUIRE_OK(quash_add(c.get(), view, nullptr));
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      while (!stop) {
+        quash_iterator* iterator = nullptr;
+        if (quash_iterate(c.get(), nullptr, 0, &iterator) != QUASH_OK) return;
+        quash_iterator_free(iterator);
+      }
+    });
+  }
+  threads.emplace_back([&] {
+    while (!stop && quash_add(c.get(), view, nullptr) == QUASH_OK) {
+    }
+  });
+  int exit_status = 0;
+  for (int i = 0; i < 50 && exit_status == 0; ++i) {
+    quash_iterator* raw = nullptr;
+    REQUIRE_OK(quash_iterate(c.get(), nullptr, 0, &raw));
+    const Iterator iterator(raw);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    const pid_t pid = fork();
+    REQUIRE(pid >= 0);
+    if (pid == 0) {
+      alarm(20);  // a hang is a failure too
+      quash_iterator_free(raw);
+      _exit(0);
+    }
+    REQUIRE(waitpid(pid, &exit_status, 0) == pid);
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  CHECK(exit_status == 0);
 }
 
 TEST_CASE("null pointers are named") {
