@@ -14,7 +14,9 @@ using quash::Error;
 using quash::NullArgument;
 using quash::Status;
 using quash::WithCollection;
+using quash::WithCollectionToWrite;
 using quash::WithDatabase;
+using quash::WithDatabaseToWrite;
 
 namespace {
 
@@ -130,7 +132,7 @@ void quash_collection_options_init(quash_collection_options* options) {
 quash_status quash_collection_create(quash_db* db, const char* name,
                                      const quash_collection_options* options,
                                      quash_collection** out_collection) {
-  return WithDatabase(db, [&](quash::Database& database) -> Status {
+  return WithDatabaseToWrite(db, [&](quash::Database& database) -> Status {
     if (options == nullptr) return NullArgument("options");
     quash_collection_options given;
     quash_collection_options_init(&given);
@@ -161,7 +163,7 @@ quash_status quash_collection_open(quash_db* db, const char* name,
 void quash_collection_free(quash_collection* collection) { delete collection; }
 
 quash_status quash_collection_drop(quash_db* db, const char* name) {
-  return WithDatabase(db, [&](quash::Database& database) -> Status {
+  return WithDatabaseToWrite(db, [&](quash::Database& database) -> Status {
     std::string checked;
     QUASH_RETURN_IF_ERROR(CheckName(name, &checked));
     return database.DropCollection(checked);
@@ -218,7 +220,7 @@ quash_status quash_collection_describe(quash_collection* collection, char** out_
 }
 
 quash_status quash_collection_add_field(quash_collection* collection, const quash_field* field) {
-  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+  return WithCollectionToWrite(collection, [&](quash::Collection& opened) -> Status {
     if (field == nullptr) return NullArgument("field");
     quash::Field added;
     QUASH_RETURN_IF_ERROR(CopyField(*field, "field", &added));

@@ -10,6 +10,7 @@ using quash::Guard;
 using quash::NullArgument;
 using quash::Status;
 using quash::WithDatabase;
+using quash::WithDatabaseToWrite;
 
 namespace {
 
@@ -79,8 +80,11 @@ quash_status quash_open(const char* path, const quash_open_options* options, qua
 
 quash_status quash_close(quash_db* db) {
   if (db == nullptr) return QUASH_OK;
-  const quash_status status = Guard([&] { return db->handle->Close(); });
-  delete db;
+  const quash_status status = Guard([&]() -> Status {
+    QUASH_RETURN_IF_ERROR(db->handle->CheckNotInProgress());
+    return db->handle->Close();
+  });
+  if (status != QUASH_MISUSE) delete db;  // else in use: by a call, by the parent of a fork
   return status;
 }
 
@@ -97,11 +101,11 @@ quash_status quash_set_progress(quash_db* db, quash_progress_fn callback, void* 
 }
 
 quash_status quash_checkpoint(quash_db* db) {
-  return WithDatabase(db, [](quash::Database& database) { return database.Checkpoint(); });
+  return WithDatabaseToWrite(db, [](quash::Database& database) { return database.Checkpoint(); });
 }
 
 quash_status quash_backup(quash_db* db, const char* path) {
-  return WithDatabase(db, [&](quash::Database& database) -> Status {
+  return WithDatabaseToWrite(db, [&](quash::Database& database) -> Status {
     QUASH_RETURN_IF_ERROR(CheckPath(path, "path"));
     return database.Backup(path, db->handle->progress());
   });
@@ -128,7 +132,7 @@ quash_status quash_verify(quash_db* db, char** out_report) {
 }
 
 quash_status quash_compact(quash_db* db) {
-  return WithDatabase(db, [&](quash::Database& database) {
+  return WithDatabaseToWrite(db, [&](quash::Database& database) {
     return database.Compact(db->handle->progress());
   });
 }

@@ -17,6 +17,13 @@ struct LastError {
 };
 thread_local LastError last_error;
 
+// The progress callback that this thread is in, and the one that it was called in.
+struct ProgressCall {
+  const DatabaseHandle* const handle;
+  const ProgressCall* const outer;
+};
+thread_local const ProgressCall* innermost_progress = nullptr;
+
 }  // namespace
 
 quash_status RecordError(const Status& status) noexcept {
@@ -97,8 +104,25 @@ void DatabaseHandle::SetProgress(quash_progress_fn callback, void* user_data) {
 Progress DatabaseHandle::progress() {
   std::lock_guard lock(progress_mutex_);
   if (progress_callback_ == nullptr) return Progress();
-  return [callback = progress_callback_, user_data = progress_user_data_](
-             uint64_t done, uint64_t total) { return callback(user_data, done, total) != 0; };
+  return [this, callback = progress_callback_, user_data = progress_user_data_](uint64_t done,
+                                                                                uint64_t total) {
+    const ProgressCall call{this, innermost_progress};
+    const struct Leave {
+      const ProgressCall& call;
+      ~Leave() { innermost_progress = call.outer; }
+    } leave{call};
+    innermost_progress = &call;
+    return callback(user_data, done, total) != 0;
+  };
+}
+
+Status DatabaseHandle::CheckNotInProgress() const {
+  for (const ProgressCall* call = innermost_progress; call != nullptr; call = call->outer) {
+    if (call->handle != this) continue;
+    return Error(QUASH_MISUSE,
+                 "called from the database's progress callback, which may neither write nor close");
+  }
+  return Status();
 }
 
 Call::Call(DatabaseHandle& handle) {

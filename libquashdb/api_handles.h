@@ -34,13 +34,16 @@ class DatabaseHandle {
   Database& database() { return *database_; }
   Status Close();
 
-  // Snapshots held between calls, dropped by Close(): a snapshot must not
-  // outlive the storage it pins.
+  // Snapshots held between calls, dropped by Release() or Close(): a snapshot must
+  // not outlive the storage it pins.
   void Hold(SnapshotRef* snapshot);
   void Release(SnapshotRef* snapshot);
 
   void SetProgress(quash_progress_fn callback, void* user_data);
   Progress progress();
+  // Refuses on a thread that is in the progress callback of a call on this database: the
+  // call holds what a write or Close() would wait for.
+  Status CheckNotInProgress() const;
 
  private:
   friend class Call;
@@ -227,6 +230,22 @@ quash_status WithCollection(quash_collection* collection, Body&& body) noexcept 
     Call call(*collection->handle);
     QUASH_RETURN_IF_ERROR(call.status());
     return body(*collection->collection);
+  });
+}
+
+// The same for bodies that wait for the writer lock.
+template <typename Body>
+quash_status WithDatabaseToWrite(quash_db* db, Body&& body) noexcept {
+  return WithDatabase(db, [&](Database& database) -> Status {
+    QUASH_RETURN_IF_ERROR(db->handle->CheckNotInProgress());
+    return body(database);
+  });
+}
+template <typename Body>
+quash_status WithCollectionToWrite(quash_collection* collection, Body&& body) noexcept {
+  return WithCollection(collection, [&](Collection& opened) -> Status {
+    QUASH_RETURN_IF_ERROR(collection->handle->CheckNotInProgress());
+    return body(opened);
   });
 }
 

@@ -107,6 +107,7 @@ quash_status quash_measure(quash_collection* collection, const quash_measure_opt
     if (given.apply && (mode == QUASH_OPEN_READONLY || mode == QUASH_OPEN_FOLLOWER)) {
       return Error(QUASH_READONLY, "the database is open for reading, and apply would write");
     }
+    if (given.apply) QUASH_RETURN_IF_ERROR(handle.CheckNotInProgress());
     quash::MeasureReport measured;
     QUASH_RETURN_IF_ERROR(quash::Measure(*snapshot, request, handle.progress(), &measured));
     if (given.apply) QUASH_RETURN_IF_ERROR(opened.SetWidths(measured.keep));

@@ -10,7 +10,7 @@ using quash::Error;
 using quash::Id;
 using quash::NullArgument;
 using quash::Status;
-using quash::WithCollection;
+using quash::WithCollectionToWrite;
 
 namespace {
 
@@ -133,20 +133,20 @@ void quash_rows_init(quash_rows* rows) {
 }
 
 quash_status quash_add(quash_collection* collection, const quash_rows* rows, int64_t* out_ids) {
-  return WithCollection(collection, [&](quash::Collection& opened) {
+  return WithCollectionToWrite(collection, [&](quash::Collection& opened) {
     return Write(opened, rows, quash::WriteMode::kAdd, collection->handle->progress(), out_ids);
   });
 }
 
 quash_status quash_upsert(quash_collection* collection, const quash_rows* rows) {
-  return WithCollection(collection, [&](quash::Collection& opened) {
+  return WithCollectionToWrite(collection, [&](quash::Collection& opened) {
     return Write(opened, rows, quash::WriteMode::kUpsert, collection->handle->progress(), nullptr);
   });
 }
 
 quash_status quash_delete(quash_collection* collection, const quash_ids* ids,
                           uint64_t* out_deleted) {
-  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+  return WithCollectionToWrite(collection, [&](quash::Collection& opened) -> Status {
     quash::SnapshotRef snapshot;
     QUASH_RETURN_IF_ERROR(opened.GetSnapshot(&snapshot));
     std::vector<Id> parsed;
@@ -160,7 +160,7 @@ quash_status quash_delete(quash_collection* collection, const quash_ids* ids,
 
 quash_status quash_delete_where(quash_collection* collection, const char* filter,
                                 uint64_t* out_deleted) {
-  return WithCollection(collection, [&](quash::Collection& opened) -> Status {
+  return WithCollectionToWrite(collection, [&](quash::Collection& opened) -> Status {
     std::string_view text;
     if (filter == nullptr) return NullArgument("filter");
     QUASH_RETURN_IF_ERROR(quash::CheckFilterText(filter, &text));

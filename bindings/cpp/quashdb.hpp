@@ -7,10 +7,9 @@
 //   for (std::size_t row = found.begin(0); row < found.end(0); ++row)
 //     use(found.int_ids()[row], found.scores()[row]);
 //
-// Link the library quashdb. Objects move and are not copied; calls on a closed or
-// moved-from one throw Error with QUASH_INVALID. Threads may share Database and
-// Collection; the others belong to one at a time. Shapes, ranges and statuses
-// are those of quashdb.h.
+// Link the library quashdb. Objects move and are not copied; calls on a closed or moved-from one
+// throw Error with QUASH_INVALID. Threads may share Database and Collection; the others belong to
+// one at a time. Shapes, ranges and statuses are those of quashdb.h.
 #ifndef QUASHDB_HPP_
 #define QUASHDB_HPP_
 
@@ -512,7 +511,11 @@ class Database {
   }
 
   // The destructor closes too, but cannot report what fails.
-  void Close() { detail::Check(quash_close(db_.release())); }
+  void Close() {
+    const quash_status status = quash_close(db_.get());
+    if (status != QUASH_MISUSE) (void)db_.release();
+    detail::Check(status);
+  }
 
   Collection CreateCollection(const std::string& name, const CollectionOptions& options) {
     std::vector<quash_field> fields;
@@ -554,8 +557,8 @@ class Database {
     return detail::TakeText([&](char** out) { return quash_collection_list(db_.get(), out); });
   }
 
-  // Called on the calling thread during long calls; not to be set while one
-  // runs. An empty function removes it.
+  // Called on the calling thread during long calls, where it may read and neither write nor
+  // close; not to be set while one runs. An empty function removes it.
   void SetProgress(Progress progress) {
     auto kept = progress ? std::make_unique<Progress>(std::move(progress)) : nullptr;
     detail::Check(quash_set_progress(db_.get(), kept ? detail::CallProgress : nullptr, kept.get()));
@@ -569,8 +572,7 @@ class Database {
     detail::Check(quash_backup(db_.get(), detail::Text(path, "path")));
   }
 
-  // JSON report. Damage throws Error with QUASH_CORRUPT, after writing the
-  // report to *damage if given.
+  // JSON report. Damage throws Error with QUASH_CORRUPT, after writing it to *damage if given.
   std::string Verify(std::string* damage = nullptr) {
     char* report = nullptr;
     const quash_status status = quash_verify(db_.get(), &report);
@@ -589,7 +591,6 @@ class Database {
 
  private:
   explicit Database(quash_db* db) : db_(db) {}
-
   std::unique_ptr<Progress> progress_;  // destroyed after the database is closed
   detail::Handle<quash_db, quash_close> db_;
 };

@@ -71,7 +71,8 @@ typedef enum quash_status {
   QUASH_FULL = 8,       /* too little free disk space to write safely */
   QUASH_NOMEM = 9,      /* allocation failed */
   QUASH_LIMIT = 10,     /* beyond a limit above */
-  QUASH_MISUSE = 11,    /* closed or forked handle, wrong id type */
+  QUASH_MISUSE = 11,    /* closed or forked handle, wrong id type, write from a
+                           progress callback */
   QUASH_CANCELLED = 12, /* the progress callback asked to stop */
   QUASH_VERSION = 13,   /* written by a newer format; left untouched */
   QUASH_SYNTAX = 14,    /* filter text; see quash_error_offset() */
@@ -150,7 +151,8 @@ QUASH_API quash_status quash_open(const char *path, const quash_open_options *op
 
 /* Makes every acknowledged write durable and closes. Waits for calls in flight
  * on other threads. Collection handles, queries and iterators still open give
- * QUASH_MISUSE as soon as this is called, and must still be freed. */
+ * QUASH_MISUSE as soon as this is called, and must still be freed. After
+ * QUASH_MISUSE `db` is neither closed nor freed. */
 QUASH_API quash_status quash_close(quash_db *db);
 
 /* FOLLOWER: takes in what the writer has committed since. Others: no-op. */
@@ -160,7 +162,8 @@ QUASH_API quash_status quash_refresh(quash_db *db);
  * delete by filter, large adds). done and total are in the call's own
  * unit; total is 0 while unknown. A non-zero return cancels: the call gives
  * QUASH_CANCELLED having changed nothing (compact: having finished whole
- * segments only). Called on the calling thread. callback NULL removes it. */
+ * segments only). Called on the calling thread. It may read from the database;
+ * writing to it and closing it give QUASH_MISUSE. callback NULL removes it. */
 typedef int (*quash_progress_fn)(void *user_data, uint64_t done, uint64_t total);
 QUASH_API quash_status quash_set_progress(quash_db *db, quash_progress_fn callback,
                                           void *user_data);

@@ -248,6 +248,57 @@ TEST_CASE("a progress callback is called and can cancel") {
   CHECK(calls.calls == 0);
 }
 
+TEST_CASE("a progress callback may read, and neither write nor close") {
+  const Db db = Open(":memory:");
+  const Db other = Open(":memory:");
+  const Collection rows = Create(db.get(), "rows", {.fields = SampleFields()});
+  const Collection others = Create(other.get(), "rows", {.fields = SampleFields()});
+  REQUIRE_OK(quash_add(rows.get(), SampleRows(4000, 16, 0, 1).Get(), nullptr));
+  struct Context {
+    quash_db* db;
+    quash_collection* rows;
+    quash_collection* others;
+    int calls = 0;
+  } context{db.get(), rows.get(), others.get()};
+  const auto callback = [](void* user_data, uint64_t, uint64_t) {
+    auto& [db, rows, others, calls] = *static_cast<Context*>(user_data);
+    const int64_t id = 1;
+    const quash_ids ids = {1, &id, nullptr};
+    const quash_field field = {"extra", QUASH_FIELD_INT};
+    quash_collection_options options;
+    quash_collection_options_init(&options);
+    options.dim = 3;
+    quash_measure_options measure;
+    quash_measure_options_init(&measure);
+    measure.apply = 1;
+    quash_measure_report report{};
+    report.struct_size = sizeof(report);
+    const char* refused = "progress callback";
+    CHECK_FAILS(quash_add(rows, SampleRows(1, 16, 9000, 2).Get(), nullptr), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_upsert(rows, SampleRows(1, 16, 9000, 2).Get()), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_delete(rows, &ids, nullptr), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_delete_where(rows, "TRUE", nullptr), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_collection_add_field(rows, &field), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_collection_create(db, "x", &options, nullptr), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_collection_drop(db, "rows"), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_measure(rows, &measure, &report), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_checkpoint(db), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_compact(db), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_backup(db, "x"), QUASH_MISUSE, refused);
+    CHECK_FAILS(quash_close(db), QUASH_MISUSE, refused);
+    CHECK(Count(rows) > 0);
+    CHECK_OK(quash_upsert(others, SampleRows(1, 16, 1, 2).Get()));
+    ++calls;
+    return 0;
+  };
+  REQUIRE_OK(quash_set_progress(db.get(), callback, &context));
+  CHECK_OK(quash_delete_where(rows.get(), "bucket < 100", nullptr));
+  CHECK_OK(quash_compact(db.get()));
+  CHECK(context.calls >= 2);
+  REQUIRE_OK(quash_set_progress(db.get(), nullptr, nullptr));
+  CHECK_OK(quash_add(rows.get(), SampleRows(1, 16, 9000, 2).Get(), nullptr));
+}
+
 TEST_CASE("a memory budget bounds memory and changes no result") {
   const TempDir dir;
   const auto queries = RandomVectors(20, 64, 3);

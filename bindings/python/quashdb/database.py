@@ -281,7 +281,8 @@ class Database:
         raises CancelledError having changed nothing (compact: having finished
         whole segments only); what the callback raises cancels it as well, and,
         with or without a callback, what the handler of SIGINT (Ctrl-C), SIGTERM
-        or SIGALRM raises. None removes it."""
+        or SIGALRM raises. It may read from the database; writing to it raises
+        MisuseError, and so does closing it. None removes it."""
         if progress is not None and not callable(progress):
             raise TypeError(f"progress is a {type(progress).__name__}, expected a function")
         self._progress = progress
