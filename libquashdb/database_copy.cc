@@ -145,7 +145,7 @@ Status StoredDatabase::Verify(const Progress& progress, std::string* report_json
   uint64_t rows = 0;
   uint64_t segments = 0;
   uint64_t bytes = 0;
-  const Status checksums = store_->VerifyChecksums();
+  const Status checksums = store()->VerifyChecksums();
   if (!checksums.ok()) problems.push_back(checksums.message());
   std::vector<std::string> names;
   QUASH_RETURN_IF_ERROR(ListCollections(&names));

@@ -334,6 +334,7 @@ Status StoredDatabase::Refresh() {
   // The writer may replace files between two reads of ours, which shows as a
   // missing file or as families at different commits: the next look is whole.
   // Until one is, all stays as it was.
+  const std::lock_guard lock(refresh_mutex_);
   Status status;
   for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
     if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
@@ -479,6 +480,11 @@ Status StoredDatabase::Compact(const Progress& progress) {
   return store_->CompactAll([&] { return progress && progress(0, 0); });
 }
 
+std::shared_ptr<Store> StoredDatabase::store() const {
+  const std::lock_guard lock(publish_mutex_);
+  return store_;
+}
+
 Status StoredDatabase::StatsJson(std::string* out) const {
   auto& self = const_cast<StoredDatabase&>(*this);  // loading is not a change
   std::vector<std::shared_ptr<StoredCollection>> collections;
@@ -503,15 +509,16 @@ Status StoredDatabase::StatsJson(std::string* out) const {
                          {"list_bytes", info.list_bytes},
                          {"generation", info.generation}}));
   }
+  const std::shared_ptr<Store> store = this->store();
   *out = JsonObject({{"path", directory_->path()},
                      {"format_version", kFormatVersion},
                      {"durability",
                       options_.durability == QUASH_DURABILITY_FULL ? "full" : "normal"},
                      {"memory_budget_bytes", options_.memory_budget_bytes},
                      {"cache_bytes", cache_->used_bytes()},
-                     {"storage_memory_bytes", store_->memory_bytes()},
-                     {"disk_bytes", store_->disk_bytes()},
-                     {"sequence", store_->sequence()},
+                     {"storage_memory_bytes", store->memory_bytes()},
+                     {"disk_bytes", store->disk_bytes()},
+                     {"sequence", store->sequence()},
                      {"collections", list}})
              .text();
   return Status();

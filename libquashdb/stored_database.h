@@ -61,6 +61,8 @@ class StoredDatabase final : public Database {
  private:
   using CatalogEntries = std::map<std::string, CatalogEntry, std::less<>>;
 
+  // A follower's refresh replaces the store while other calls read from it.
+  std::shared_ptr<Store> store() const;
   bool is_writer() const {
     return options_.mode == QUASH_OPEN_CREATE || options_.mode == QUASH_OPEN_READWRITE;
   }
@@ -80,10 +82,11 @@ class StoredDatabase final : public Database {
 
   std::unique_ptr<DatabaseDirectory> directory_;
   const OpenOptions options_;
-  std::shared_ptr<Store> store_;
+  std::shared_ptr<Store> store_;  // a follower's under the publish lock
   std::shared_ptr<PartCache> cache_;
 
-  // Lock order: writer, collections, publish, handed out.
+  // Lock order: refresh, writer, collections, publish, handed out.
+  std::mutex refresh_mutex_;  // one at a time: none may put back what is older
   std::mutex writer_mutex_;
   mutable std::mutex collections_mutex_;
   CatalogEntries entries_;

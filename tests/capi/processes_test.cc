@@ -3,9 +3,12 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "tests/capi/support.h"
 
@@ -218,6 +221,50 @@ TEST_CASE("a follower sees the writer's batches after a refresh, each whole") {
   // The writer has gone: what it left is still there.
   REQUIRE_OK(quash_refresh(follower.get()));
   CHECK(Count(rows.get()) == 7500);
+}
+
+TEST_CASE("a follower's threads refresh and read at once, and none goes back") {
+  const TempDir dir;
+  const std::string path = Prepare(dir);
+  Child writer({"write", path});
+  REQUIRE(writer.ReadLine() == "QUASH_OK");
+  const Db follower = Open(path, QUASH_OPEN_FOLLOWER);
+  const Collection rows = OpenCollection(follower.get(), "rows");
+  std::atomic<bool> stop{false};
+  std::atomic<int> failures{0}, fell_back{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      uint64_t newest = 0;
+      while (!stop) {
+        uint64_t count = 0;
+        failures += quash_refresh(follower.get()) != QUASH_OK;
+        failures += quash_count(rows.get(), nullptr, &count) != QUASH_OK;
+        fell_back += count < newest;
+        newest = count;
+      }
+    });
+  }
+  threads.emplace_back([&] {
+    while (!stop) {
+      char* text = nullptr;
+      failures += quash_stats(follower.get(), &text) != QUASH_OK;
+      quash_free(text);
+      failures += quash_verify(follower.get(), nullptr) != QUASH_OK;
+    }
+  });
+  for (int batch = 0; batch < 60; ++batch) {
+    writer.Write(fmt::format("add 10 {} {}", 100000 + 10 * batch, batch));
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    writer.Write(batch % 10 == 9 ? "compact" : "checkpoint");  // replaces tables
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  CHECK(failures == 0);
+  CHECK(fell_back == 0);
+  CHECK(writer.Wait() == 0);
 }
 
 TEST_CASE("a follower outlives its writer and follows the next one") {
