@@ -406,6 +406,12 @@ Status StoredDatabase::WriteWitness() {
   return Status();
 }
 
+// Of what was acknowledged. Under the writer lock.
+bool StoredDatabase::AllDurable() {
+  const std::lock_guard lock(witness_mutex_);
+  return durable_commit_ == commit_number_;
+}
+
 void StoredDatabase::WitnessLoop() {
   std::unique_lock lock(witness_mutex_);
   while (!witness_stop_) {
@@ -439,11 +445,16 @@ Status StoredDatabase::Close() {
   StopUpkeep();
   StopWitness();
   Status status;
-  if (store_ != nullptr && is_writer() && store_->WriteError().ok()) {
+  if (store_ != nullptr && is_writer()) {
     const std::lock_guard lock(writer_mutex_);
-    status = store_->SyncWal();
-    if (status.ok() && !directory_->in_memory()) status = store_->FlushAll();
-    if (status.ok()) status = WriteWitness();
+    status = store_->WriteError();
+    if (status.ok()) {
+      status = store_->SyncWal();
+      if (status.ok() && !directory_->in_memory()) status = store_->FlushAll();
+      if (status.ok()) status = WriteWitness();
+    } else if (AllDurable()) {
+      status = Status();  // who wrote was told
+    }
   }
   DetachAll();
   {

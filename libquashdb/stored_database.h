@@ -72,6 +72,7 @@ class StoredDatabase final : public Database {
   Status LoadCollection(std::string_view name, std::shared_ptr<StoredCollection>* out);
   Status LoadAll(std::vector<std::shared_ptr<StoredCollection>>* out);
   Status WriteWitness();
+  bool AllDurable();
   void WitnessLoop();
   void StopWitness();
   void UpkeepLoop();

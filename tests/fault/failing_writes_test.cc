@@ -68,7 +68,11 @@ TEST_CASE("after a failed write the handle refuses writes, reads, and loses noth
         (second_write.starts_with("W QUASH_IO ") || second_write.starts_with("W QUASH_FULL ")),
         second_write);
     CHECK_MESSAGE(reading == "R QUASH_OK ", reading);
-    CHECK_FALSE(closing.empty());
+    // With durability normal, what was acknowledged before may now never become durable.
+    const bool has_rows = !model.numbers.empty() || !model.names.empty();
+    CHECK_MESSAGE((closing.starts_with("C QUASH_IO ") || closing.starts_with("C QUASH_FULL ") ||
+                   (closing == "C QUASH_OK " && !has_rows)),
+                  closing);
 
     const Db db = capi_test::Open(path, QUASH_OPEN_READWRITE);
     Collections collections;
