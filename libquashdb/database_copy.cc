@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <new>
@@ -16,12 +17,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Status CheckTarget(const std::string& path) {
+// Where a copy is to be made.
+//   target  out: `path` without slashes at its end
+Status CheckTarget(const std::string& path, std::string* target) {
+  if (path == ":memory:") {
+    return Error(QUASH_INVALID, "\":memory:\" is no directory, expected a path that does not exist");
+  }
+  *target = path.substr(0, std::max<size_t>(path.find_last_not_of('/') + 1, 1));
   std::error_code error;
-  if (fs::symlink_status(path, error).type() != fs::file_type::not_found) {
+  if (fs::symlink_status(*target, error).type() != fs::file_type::not_found) {
     return Error(QUASH_EXISTS, "{} exists already, expected a path that does not", path);
   }
-  const fs::path parent = fs::absolute(path).parent_path();
+  const fs::path parent = fs::absolute(*target).parent_path();
   if (!fs::is_directory(parent, error)) {
     return Error(QUASH_NOT_FOUND, "the directory {} does not exist", parent.string());
   }
@@ -101,9 +108,10 @@ Status StoredDatabase::Backup(const std::string& path, const Progress& progress)
   if (directory_->in_memory()) {
     return Error(QUASH_INVALID, "a \":memory:\" database has no files to back up");
   }
-  QUASH_RETURN_IF_ERROR(CheckTarget(path));
+  std::string target;
+  QUASH_RETURN_IF_ERROR(CheckTarget(path, &target));
   if (progress && progress(0, 1)) return Error(QUASH_CANCELLED, "the backup was cancelled");
-  return BuildCopy(path, [&](const std::string& sibling) -> Status {
+  return BuildCopy(target, [&](const std::string& sibling) -> Status {
     uint64_t commit_number = 0;
     {
       // Commits wait while files are linked, not while they are copied.
@@ -119,16 +127,16 @@ Status StoredDatabase::Backup(const std::string& path, const Progress& progress)
 }
 
 Status Database::Restore(const std::string& backup_path, const std::string& path) {
-  QUASH_RETURN_IF_ERROR(CheckTarget(path));
-  {
-    OpenOptions options;
-    options.mode = QUASH_OPEN_READONLY;
-    std::unique_ptr<Database> backup;
-    QUASH_RETURN_IF_ERROR(Open(backup_path, options, &backup));
-    std::string report;
-    QUASH_RETURN_IF_ERROR(backup->Verify(nullptr, &report));
-  }
-  return BuildCopy(path, [&](const std::string& sibling) -> Status {
+  std::string target;
+  QUASH_RETURN_IF_ERROR(CheckTarget(path, &target));
+  // Open until its files are copied: its lock, where it has one, keeps writers out.
+  OpenOptions options;
+  options.mode = QUASH_OPEN_READONLY;
+  std::unique_ptr<Database> backup;
+  QUASH_RETURN_IF_ERROR(Open(backup_path, options, &backup));
+  std::string report;
+  QUASH_RETURN_IF_ERROR(backup->Verify(nullptr, &report));
+  return BuildCopy(target, [&](const std::string& sibling) -> Status {
     QUASH_RETURN_IF_ERROR(CopyFiles(backup_path, sibling));
     const std::string data = sibling + "/data";
     if (mkdir(data.c_str(), 0700) != 0) {

@@ -160,6 +160,15 @@ TEST_CASE("a backup is a database, and a restored one is the same") {
               "none.qdb");
   CHECK_FALSE(std::filesystem::exists(dir / "new.qdb"));
   CHECK((Dump(restored.get()) == before));
+
+  // A path may end as shells complete it.
+  CHECK_FAILS(quash_backup(db.get(), (dir / "copy.qdb/").c_str()), QUASH_EXISTS, "copy.qdb");
+  REQUIRE_OK(quash_backup(db.get(), (dir / "other.qdb//").c_str()));
+  REQUIRE_OK(quash_restore((dir / "copy.qdb/").c_str(), (dir / "new.qdb/").c_str()));
+  CHECK((Dump(Open(dir / "new.qdb", QUASH_OPEN_READONLY).get()) == before));
+  CHECK((Dump(Open(dir / "other.qdb", QUASH_OPEN_READONLY).get()) == Dump(db.get())));
+  CHECK_FAILS(quash_backup(db.get(), ":memory:"), QUASH_INVALID, ":memory:");
+  CHECK_FAILS(quash_restore((dir / "copy.qdb").c_str(), ":memory:"), QUASH_INVALID, ":memory:");
 }
 
 TEST_CASE("verify reports what it read") {
