@@ -212,6 +212,14 @@ Status StoredDatabase::Commit(rocksdb::WriteBatch* batch, const std::function<vo
   return Status();
 }
 
+// Under the collections lock.
+Status StoredDatabase::NoCollection(std::string_view name) const {
+  std::vector<std::string_view> names;
+  for (const auto& [known, unused] : entries_) names.push_back(known);
+  return Error(QUASH_NOT_FOUND, "no collection {}{}", QuoteForMessage(name),
+               Suggestion(name, names));
+}
+
 Status StoredDatabase::LoadCollection(std::string_view name,
                                       std::shared_ptr<StoredCollection>* out) {
   const std::lock_guard lock(collections_mutex_);
@@ -220,18 +228,17 @@ Status StoredDatabase::LoadCollection(std::string_view name,
     return Status();
   }
   const auto entry = entries_.find(name);
-  if (entry == entries_.end()) {
-    std::vector<std::string_view> names;
-    for (const auto& [known, unused] : entries_) names.push_back(known);
-    return Error(QUASH_NOT_FOUND, "no collection {}{}", QuoteForMessage(name),
-                 Suggestion(name, names));
-  }
+  if (entry == entries_.end()) return NoCollection(name);
   std::shared_ptr<StoredCollection> collection;
   QUASH_RETURN_IF_ERROR(StoredCollection::Load(this, store_, entry->second, &collection));
-  collections_.emplace(std::string(name), collection);
+  {
+    // Room first: one that is known and not in this list would show its readers an old state.
+    const std::lock_guard handed_out_lock(handed_out_mutex_);
+    loaded_.reserve(loaded_.size() + 1);
+    collections_.emplace(std::string(name), collection);
+    loaded_.push_back(collection.get());
+  }
   if (is_writer() && collection->WantsPartitions()) WakeUpkeep();
-  const std::lock_guard handed_out_lock(handed_out_mutex_);
-  loaded_.push_back(collection.get());
   *out = std::move(collection);
   return Status();
 }
@@ -300,25 +307,29 @@ Status StoredDatabase::CreateCollection(CollectionSpec spec, std::shared_ptr<Col
 Status StoredDatabase::DropCollection(std::string_view name) {
   const std::lock_guard lock(writer_mutex_);
   QUASH_RETURN_IF_ERROR(CheckWritable());
-  std::shared_ptr<StoredCollection> collection;
-  QUASH_RETURN_IF_ERROR(LoadCollection(name, &collection));
   const std::lock_guard collections_lock(collections_mutex_);
-  const uint32_t number = entries_.find(name)->second.spec.number;
-  collection->RetireSegments();
+  const auto entry = entries_.find(name);
+  if (entry == entries_.end()) return NoCollection(name);
+  const uint32_t number = entry->second.spec.number;
+  // One that is not loaded has no readers, and may be too damaged to be.
+  const auto loaded = collections_.find(name);
+  if (loaded != collections_.end()) loaded->second->RetireSegments();
   rocksdb::WriteBatch batch;
   for (size_t family = 0; family < kNumFamilies; ++family) {
     store_->DeleteRange(&batch, static_cast<Family>(family), CollectionPrefix(number),
                         CollectionPrefix(number + 1));
   }
   QUASH_RETURN_IF_ERROR(Commit(&batch, [] {}));
-  {
-    const std::lock_guard publish_lock(publish_mutex_);
-    const std::lock_guard handed_out_lock(handed_out_mutex_);
-    std::erase(loaded_, collection.get());
-    collection->Detach();
+  if (loaded != collections_.end()) {
+    {
+      const std::lock_guard publish_lock(publish_mutex_);
+      const std::lock_guard handed_out_lock(handed_out_mutex_);
+      std::erase(loaded_, loaded->second.get());
+      loaded->second->Detach();
+    }
+    collections_.erase(loaded);
   }
-  collections_.erase(collections_.find(name));
-  entries_.erase(entries_.find(name));
+  entries_.erase(entry);
   return Status();
 }
 

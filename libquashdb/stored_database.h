@@ -69,6 +69,7 @@ class StoredDatabase final : public Database {
   Store::Options MakeStoreOptions() const;
   Status ReadCatalog(const Store& store, CatalogEntries* entries, uint32_t* next_collection) const;
   Status CheckCommitNumbers(const Store& store, uint64_t* commit_number) const;
+  Status NoCollection(std::string_view name) const;
   Status LoadCollection(std::string_view name, std::shared_ptr<StoredCollection>* out);
   Status LoadAll(std::vector<std::shared_ptr<StoredCollection>>* out);
   Status WriteWitness();

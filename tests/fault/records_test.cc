@@ -160,6 +160,32 @@ TEST_CASE("opening does not look for every collection that a damaged count speak
   CHECK(Prober(original.dump).Probe(original.path).outcome == "same");
 }
 
+TEST_CASE("a collection that is too damaged to be opened can be dropped") {
+  const TempDir dir;
+  const std::string path = dir / "a.qdb";
+  {
+    const capi_test::Db db = capi_test::Open(path);
+    for (const char* name : {"bad", "good"}) {
+      const capi_test::Collection c = capi_test::Create(db.get(), name, {});
+      capi_test::Rows rows{.n = 100, .vectors = capi_test::RandomVectors(100, 16, 1)};
+      REQUIRE_OK(quash_add(c.get(), rows.Get(), nullptr));
+    }
+  }
+  Replace(path + "/data", {"catalog", std::string("\0\0\0\1s", 5), "noise"});  // its state
+  for (int round = 0; round < 2; ++round) {
+    const capi_test::Db db = capi_test::Open(path);
+    if (round == 0) {
+      quash_collection* bad = nullptr;
+      CHECK_FAILS(quash_collection_open(db.get(), "bad", &bad), QUASH_CORRUPT, "damaged");
+      CHECK_FAILS(quash_verify(db.get(), nullptr), QUASH_CORRUPT, "damaged");
+      CHECK_OK(quash_collection_drop(db.get(), "bad"));
+    }
+    CHECK_FAILS(quash_collection_drop(db.get(), "bad"), QUASH_NOT_FOUND, "bad");
+    CHECK(capi_test::Count(capi_test::OpenCollection(db.get(), "good").get()) == 100);
+    CHECK_OK(quash_verify(db.get(), nullptr));
+  }
+}
+
 void Remove(const std::string& path, const Value& value) {
   const Database database(path);
   for (rocksdb::ColumnFamilyHandle* handle : database.handles) {
