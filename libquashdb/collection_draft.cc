@@ -56,14 +56,15 @@ Status CollectionDraft::KillRow(Collection::Location location, bool keep_id) {
   SegmentView& view = segments_[location.segment];
   const uint32_t bit = uint32_t{1} << location.row % kBlockRows;
   if (((*view.live)[location.row / kBlockRows] & bit) == 0) return Status();
-  Pin pin;
-  std::span<const uint64_t> slots;
-  QUASH_RETURN_IF_ERROR(view.segment->Slots(&slots, &pin));
-  const uint64_t slot = slots[location.row];
+  if (killed_from_.segment != view.segment.get()) {
+    killed_from_ = {};
+    QUASH_RETURN_IF_ERROR(view.segment->Slots(&killed_from_.slots, &killed_from_.pins[0]));
+    QUASH_RETURN_IF_ERROR(view.segment->Ids(&killed_from_.ids, &killed_from_.pins[1]));
+    killed_from_.segment = view.segment.get();
+  }
+  const uint64_t slot = killed_from_.slots[location.row];
   if (!keep_id) {
-    IdColumn ids;
-    Pin id_pin;
-    QUASH_RETURN_IF_ERROR(view.segment->Ids(&ids, &id_pin));
+    const IdColumn& ids = killed_from_.ids;
     const Id id = spec_.id_type == QUASH_ID_INT64 ? Id(ids.ints[location.row])
                                                   : Id(std::string(ids.string(location.row)));
     store_.Delete(&batch_, Family::kIds, IdKey(spec_.number, id));

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,7 +25,8 @@ class CollectionDraft {
   const std::vector<SegmentView>& segments() const { return segments_; }
 
   // Marks a row dead and stages the removal of its record, and of its id unless
-  // the same batch writes it anew. Already dead rows are left alone.
+  // the same batch writes it anew. Already dead rows are left alone. Rows of one
+  // segment are best killed one after the other.
   Status KillRow(Collection::Location location, bool keep_id);
   // Appends rows with ids and values, giving them slots, and stages ids and
   // records.
@@ -57,6 +59,13 @@ class CollectionDraft {
   CollectionState state_;
   std::vector<SegmentView> segments_;  // sealed, then tail
   std::map<const Segment*, std::shared_ptr<std::vector<uint32_t>>> changed_live_;
+  // The segment of the row killed last: where memory is short its parts do not stay.
+  struct {
+    const Segment* segment = nullptr;
+    std::span<const uint64_t> slots;
+    IdColumn ids;
+    Pin pins[2];
+  } killed_from_;
   std::shared_ptr<Snapshot> published_;       // made by Finish(), for Publish()
   std::shared_ptr<const Snapshot> replaced_;  // by it: freed with the draft, under no publish lock
 };

@@ -94,27 +94,18 @@ Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Pr
                        std::all_of(ids.begin(), ids.end(), [&](const Id& id) {
                          return std::get<int64_t>(id) >= next_int_id;
                        });
-  bool replaces = false;
   const uint64_t rows_before = state_.live_rows;
   if (!all_new) {
     std::vector<uint64_t> slots;
     QUASH_RETURN_IF_ERROR(FindSlots(ids, nullptr, &slots));
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; mode == WriteMode::kAdd && i < n; ++i) {
       if (slots[i] == kNoSlot) continue;
-      if (mode == WriteMode::kAdd) {
-        return Error(QUASH_EXISTS, "id {} is stored already in collection \"{}\"", IdText(ids[i]),
-                     name_);
-      }
-      Location location;
-      QUASH_RETURN_IF_ERROR(LocateSlot(*published_, slots[i], &location));
-      if (location.segment == kMissing) {
-        return Error(QUASH_CORRUPT, "collection \"{}\": id {} names a row that is not there",
-                     name_, IdText(ids[i]));
-      }
-      QUASH_RETURN_IF_ERROR(draft.KillRow(location, /*keep_id=*/true));
-      replaces = true;
+      return Error(QUASH_EXISTS, "id {} is stored already in collection \"{}\"", IdText(ids[i]),
+                   name_);
     }
+    QUASH_RETURN_IF_ERROR(KillSlots(std::move(slots), /*keep_ids=*/true, &draft));
   }
+  const uint64_t replaced = rows_before - draft.state().live_rows;
   for (size_t i = 0; i < n; ++i) {
     run.AppendId(ids[i]);
     run.AppendValues(i < batch.records.size() ? batch.records[i].values : std::vector<Value>());
@@ -129,8 +120,24 @@ Status StoredCollection::Write(const WriteBatch& batch, WriteMode mode, const Pr
   QUASH_RETURN_IF_ERROR(draft.Finish());
   QUASH_RETURN_IF_ERROR(database_->Commit(&draft.batch(), [&] { Publish(&draft); }));
   if (assigned != nullptr) *assigned = std::move(ids);
-  if (replaces) RewriteDead();
-  CallUpkeep(rows_before + n - state_.live_rows);
+  if (replaced > 0) RewriteDead();
+  CallUpkeep(replaced);
+  return Status();
+}
+
+Status StoredCollection::KillSlots(std::vector<uint64_t> slots, bool keep_ids,
+                                   CollectionDraft* draft) const {
+  std::sort(slots.begin(), slots.end());  // segment by segment
+  for (const uint64_t slot : slots) {
+    if (slot == kNoSlot) break;
+    Location location;
+    QUASH_RETURN_IF_ERROR(LocateSlot(*published_, slot, &location));
+    if (location.segment == kMissing) {
+      return Error(QUASH_CORRUPT, "collection \"{}\": its id index names a row that is not there",
+                   name_);
+    }
+    QUASH_RETURN_IF_ERROR(draft->KillRow(location, keep_ids));
+  }
   return Status();
 }
 
@@ -140,16 +147,7 @@ Status StoredCollection::Delete(std::span<const Id> ids, uint64_t* deleted) {
   std::vector<uint64_t> slots;
   QUASH_RETURN_IF_ERROR(FindSlots(ids, nullptr, &slots));
   CollectionDraft draft(*this);
-  for (const uint64_t slot : slots) {
-    if (slot == kNoSlot) continue;
-    Location location;
-    QUASH_RETURN_IF_ERROR(LocateSlot(*published_, slot, &location));
-    if (location.segment == kMissing) {
-      return Error(QUASH_CORRUPT, "collection \"{}\": its id index names a row that is not there",
-                   name_);
-    }
-    QUASH_RETURN_IF_ERROR(draft.KillRow(location, /*keep_id=*/false));
-  }
+  QUASH_RETURN_IF_ERROR(KillSlots(std::move(slots), /*keep_ids=*/false, &draft));
   const uint64_t count = state_.live_rows - draft.state().live_rows;
   if (deleted != nullptr) *deleted = count;
   if (count == 0) return Status();
@@ -341,14 +339,15 @@ Status StoredCollection::Compact(const Progress& progress) {
 }
 
 Status StoredCollection::CompactSegments(const Progress& progress) {
+  size_t full = 0;
   {
     const std::lock_guard lock(database_->writer_mutex());
     QUASH_RETURN_IF_ERROR(CheckWritable());
     QUASH_RETURN_IF_ERROR(SealTail());
+    full = entry_.segment_rows;
   }
   // Runs of neighbours that are not full, a few segments at a time; other
   // writers come in between.
-  const size_t full = entry_.segment_rows;
   constexpr size_t kSegmentsAtOnce = 4;
   uint64_t next_slot = 0;  // all rows below are in order
   while (true) {

@@ -353,10 +353,12 @@ Status Store::SyncWal() {
 
 Status Store::FlushAll() {
   QUASH_RETURN_IF_ERROR(WriteError());
-  const uint64_t logged = logged_bytes_;
+  const uint64_t logged = logged_bytes_.exchange(0);  // two threads may flush
   const rocksdb::Status status = db_->Flush(rocksdb::FlushOptions(), handles_);
-  if (!status.ok()) latch_->Set(status);
-  if (status.ok()) logged_bytes_ -= logged;
+  if (!status.ok()) {
+    latch_->Set(status);
+    logged_bytes_ += logged;
+  }
   return FromRocks(status, "flushing");
 }
 

@@ -77,7 +77,7 @@ Status StoredCollection::Create(StoredDatabase* database, std::shared_ptr<Store>
                                 const CatalogEntry& entry,
                                 std::shared_ptr<StoredCollection>* out) {
   std::shared_ptr<StoredCollection> collection(
-      new StoredCollection(database, entry.spec.name));
+      new StoredCollection(database, entry.spec));
   collection->entry_ = entry;
   collection->spec_ = std::make_shared<const CollectionSpec>(entry.spec);
   const RotationKind rotation = entry.spec.rotation == QUASH_ROTATION_DENSE
@@ -323,7 +323,7 @@ Status StoredCollection::FindSlots(std::span<const Id> ids, const ReadView* view
                                    std::vector<uint64_t>* slots) const {
   slots->assign(ids.size(), kNoSlot);
   std::vector<std::string> keys(ids.size());
-  for (size_t i = 0; i < ids.size(); ++i) keys[i] = IdKey(spec_->number, ids[i]);
+  for (size_t i = 0; i < ids.size(); ++i) keys[i] = IdKey(number_, ids[i]);
   std::vector<rocksdb::PinnableSlice> values;
   std::vector<uint8_t> found;
   const Store& store = view != nullptr ? view->store() : *context_->store;

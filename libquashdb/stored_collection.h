@@ -79,7 +79,7 @@ class StoredCollection final : public Collection {
   void RetireSegments() const;
 
   const std::string& name() const { return name_; }
-  uint32_t number() const { return spec_->number; }
+  uint32_t number() const { return number_; }
   const CollectionState& state() const { return state_; }
 
   // Takes a committed draft as the new state. Under both database locks. Allocates
@@ -91,8 +91,8 @@ class StoredCollection final : public Collection {
  private:
   friend class CollectionDraft;
   friend class PartitionUpkeep;
-  StoredCollection(StoredDatabase* database, std::string name)
-      : database_(database), name_(std::move(name)) {}
+  StoredCollection(StoredDatabase* database, const CollectionSpec& spec)
+      : database_(database), name_(spec.name), number_(spec.number) {}
 
   Status LoadRows();
   Status LoadTail();
@@ -112,9 +112,12 @@ class StoredCollection final : public Collection {
   Status SealTail();
   Status FindSlots(std::span<const Id> ids, const ReadView* view,
                    std::vector<uint64_t>* slots) const;
+  // Kills the rows with these slots, which may be kNoSlot. Under the writer lock.
+  Status KillSlots(std::vector<uint64_t> slots, bool keep_ids, CollectionDraft* draft) const;
 
   StoredDatabase* database_;
   const std::string name_;
+  const uint32_t number_;
 
   // Written under the writer and publish locks, read under either.
   CatalogEntry entry_;
