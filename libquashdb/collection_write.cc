@@ -234,6 +234,7 @@ Status StoredCollection::SetWidths(const SearchWidths& widths) {
   QUASH_RETURN_IF_ERROR(CheckWritable());
   CatalogEntry entry = entry_;
   entry.widths = widths;
+  if (widths.recall_curve.empty()) entry.widths.recall_curve = entry_.widths.recall_curve;
   return CommitCatalogEntry(entry);
 }
 

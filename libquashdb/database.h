@@ -62,7 +62,7 @@ class Collection {
   virtual Status DeleteWhere(std::string_view filter, const Progress& progress,
                              uint64_t* deleted) = 0;
   virtual Status AddField(const Field& field) = 0;  // checked here: CheckFields()
-  virtual Status SetWidths(const SearchWidths& widths) = 0;
+  virtual Status SetWidths(const SearchWidths& widths) = 0;  // an empty curve: as it is
 
   // Where each id's row is in `snapshot`: segment index and row, or
   // segment == kMissing.

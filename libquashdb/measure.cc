@@ -351,14 +351,14 @@ Status Measurement::FindRecall(Found* found, bool* reached) {
 Status Measurement::FindForTarget(MeasureReport* report, Outcome* outcome) {
   Found best;
   bool reached = false;
+  std::vector<RecallPoint> curve;
   // A GPU scans every row.
   const bool probes = snapshot_.gpu == nullptr && snapshot_.partitions != nullptr;
   if (probes) {
-    std::vector<RecallPoint> curve;
     const Status status = FindCurve(&curve);
     if (!status.ok() && status.code() != QUASH_UNSUPPORTED) return status;
     if (status.ok()) {
-      adaptive_.widths.recall_curve = std::move(curve);
+      adaptive_.widths.recall_curve = curve;
       QUASH_RETURN_IF_ERROR(FindRecall(&best, &reached));
     }
   }
@@ -367,7 +367,7 @@ Status Measurement::FindForTarget(MeasureReport* report, Outcome* outcome) {
     QUASH_RETURN_IF_ERROR(FindForEveryRow(&best));
   }
   report->keep = best.setting.widths;
-  report->keep.recall_curve = adaptive_.widths.recall_curve;
+  report->keep.recall_curve = std::move(curve);
   report->keep.recall_target = probes ? best.setting.recall : snapshot_.widths.recall_target;
   report->widths = best.setting.adaptive ? best.outcome.used : best.setting.widths;
   *outcome = std::move(best.outcome);
@@ -394,6 +394,7 @@ SearchWidths Measurement::WidthsInForce() const {
   plan.k = request_.k;
   const Widths chosen = ChooseWidths(snapshot_, plan, plan.k);
   SearchWidths widths = snapshot_.widths;
+  widths.recall_curve.clear();  // may be older than the collection's by now
   if (!chosen.adaptive) {
     widths.candidates = static_cast<uint32_t>(chosen.capacity);
     widths.rerank_candidates = static_cast<uint32_t>(chosen.rerank_candidates);

@@ -33,8 +33,9 @@ struct MeasureReport {
   // the medians of what it used.
   SearchWidths widths;
   // What to keep as the collection's default: what was found for a target, else
-  // what is in force, either way with measured_k and measured_recall. A
-  // partitioned collection's has the recall curve and the target of its lists.
+  // what is in force, either way with measured_k and measured_recall. For a target
+  // a partitioned collection's has the recall target of its lists, and the curve that
+  // was measured; where none was it is empty, and the collection's stays.
   SearchWidths keep;
 };
 

@@ -1,5 +1,7 @@
 // Searches of a partitioned collection.
 #include <algorithm>
+#include <thread>
+#include <utility>
 
 #include "tests/capi/partition_support.h"
 
@@ -93,6 +95,38 @@ TEST_CASE("no index where it is not wanted") {
   REQUIRE_OK(quash_compact(db.get()));
   CHECK(Stats(c.get()).lists == 0);
   CHECK(Explain(c.get(), ClusteredVectors(1, 5).data()).at("mode") == "staged");
+}
+
+TEST_CASE("applying a measurement keeps the curve of an index made meanwhile") {
+  const Db db = Open(":memory:");
+  const Collection c = CreatePartitioned(db.get(), "c", {.partition_rows = 5000});
+  REQUIRE_OK(quash_add(c.get(), ClusteredRows(3000, 0, 1).Get(), nullptr));
+  struct Context {
+    quash_db* db;
+    quash_collection* c;
+    bool made = false;
+  } context{db.get(), c.get()};
+  const auto make_index = [](void* user_data, uint64_t, uint64_t) {
+    auto& [db, c, made] = *static_cast<Context*>(user_data);
+    if (std::exchange(made, true)) return 0;
+    std::thread([db = db, c = c] {  // on this one nothing may be written
+      CHECK_OK(quash_set_progress(db, nullptr, nullptr));
+      CHECK_OK(quash_add(c, ClusteredRows(3000, 5000, 2).Get(), nullptr));
+      CHECK_OK(quash_compact(db));
+    }).join();
+    return 0;
+  };
+  REQUIRE_OK(quash_set_progress(db.get(), make_index, &context));
+  quash_measure_options options;
+  quash_measure_options_init(&options);
+  options.sample = 10;
+  options.apply = 1;
+  quash_measure_report report{};
+  report.struct_size = sizeof(report);
+  REQUIRE_OK(quash_measure(c.get(), &options, &report));
+  CHECK(context.made);
+  CHECK(Stats(c.get()).lists > 0);
+  CHECK_FALSE(Explain(c.get(), ClusteredVectors(1, 5).data()).at("recall_at_nprobe").is_null());
 }
 
 TEST_CASE("recall follows the target, with every metric") {
