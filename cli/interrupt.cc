@@ -26,7 +26,9 @@ void OnInterrupt(int) {
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kNote, sizeof kNote - 1);
   }
   if (count >= 3) _exit(kExitInterrupted);
-  if (count == 1) [[maybe_unused]] const ssize_t woken = write(wake_pipe[1], "", 1);
+  if (count == 1) {
+    [[maybe_unused]] const ssize_t woken = write(wake_pipe[1], "", 1);
+  }
   errno = error_before;
 }
 

@@ -104,7 +104,8 @@ Status MakeSpec(const char* name, const quash_collection_options& options,
       options.partition_rows != 0 ? options.partition_rows : quash::kDefaultPartitionRows;
   spec->fields.resize(options.num_fields);
   for (size_t i = 0; i < options.num_fields; ++i) {
-    QUASH_RETURN_IF_ERROR(CopyField(options.fields[i], fmt::format("fields[{}]", i), &spec->fields[i]));
+    QUASH_RETURN_IF_ERROR(
+        CopyField(options.fields[i], fmt::format("fields[{}]", i), &spec->fields[i]));
   }
   return quash::CheckFields(spec->fields);
 }

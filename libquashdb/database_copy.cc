@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 //   target  out: `path` without slashes at its end
 Status CheckTarget(const std::string& path, std::string* target) {
   if (path == ":memory:") {
-    return Error(QUASH_INVALID, "\":memory:\" is no directory, expected a path that does not exist");
+    return Error(QUASH_INVALID,
+                 "\":memory:\" is no directory, expected a path that does not exist");
   }
   *target = path.substr(0, std::max<size_t>(path.find_last_not_of('/') + 1, 1));
   std::error_code error;

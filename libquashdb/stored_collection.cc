@@ -76,8 +76,7 @@ Status StoredCollection::Load(StoredDatabase* database, std::shared_ptr<Store> s
 Status StoredCollection::Create(StoredDatabase* database, std::shared_ptr<Store> store,
                                 const CatalogEntry& entry,
                                 std::shared_ptr<StoredCollection>* out) {
-  std::shared_ptr<StoredCollection> collection(
-      new StoredCollection(database, entry.spec));
+  std::shared_ptr<StoredCollection> collection(new StoredCollection(database, entry.spec));
   collection->entry_ = entry;
   collection->spec_ = std::make_shared<const CollectionSpec>(entry.spec);
   const RotationKind rotation = entry.spec.rotation == QUASH_ROTATION_DENSE

@@ -64,13 +64,14 @@ Inputs& inputs() {
   return inputs;
 }
 
-quash_status Text(quash_status status, char* text) {
-  if (status == QUASH_OK) quash_free(text);
+// What a call wrote, by its place: it may be looked up before the call is made.
+quash_status Text(quash_status status, char* const* text) {
+  if (status == QUASH_OK) quash_free(*text);
   return status;
 }
 
-quash_status Free(quash_status status, quash_result* result) {
-  if (status == QUASH_OK) quash_result_free(result);
+quash_status Free(quash_status status, quash_result* const* result) {
+  if (status == QUASH_OK) quash_result_free(*result);
   return status;
 }
 
@@ -82,7 +83,7 @@ quash_status Search(quash_collection* collection, bool exact, const char* filter
   options.filter = filter;
   options.include = include;
   quash_result* result = nullptr;
-  return Free(quash_search(collection, inputs().queries.data(), 3, 10, &options, &result), result);
+  return Free(quash_search(collection, inputs().queries.data(), 3, 10, &options, &result), &result);
 }
 
 quash_status OpenAndClose(const std::string& path, quash_open_mode mode) {
@@ -268,22 +269,22 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
       {"verify", nullptr,
        [](World& world) {
          char* text = nullptr;
-         return Text(quash_verify(world.db(), &text), text);
+         return Text(quash_verify(world.db(), &text), &text);
        }},
       {"stats", nullptr,
        [](World& world) {
          char* text = nullptr;
-         return Text(quash_stats(world.db(), &text), text);
+         return Text(quash_stats(world.db(), &text), &text);
        }},
       {"collection_list", nullptr,
        [](World& world) {
          char* text = nullptr;
-         return Text(quash_collection_list(world.db(), &text), text);
+         return Text(quash_collection_list(world.db(), &text), &text);
        }},
       {"collection_describe", nullptr,
        [](World& world) {
          char* text = nullptr;
-         return Text(quash_collection_describe(world.numbers(), &text), text);
+         return Text(quash_collection_describe(world.numbers(), &text), &text);
        }},
       {"collection_stats", nullptr,
        [](World& world) {
@@ -371,7 +372,7 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
          const int64_t id = 50;
          const quash_ids ids = {1, &id, nullptr};
          quash_result* result = nullptr;
-         return Free(quash_search_by_id(world.numbers(), &ids, 5, nullptr, &result), result);
+         return Free(quash_search_by_id(world.numbers(), &ids, 5, nullptr, &result), &result);
        }},
       {"query_prepare", nullptr,
        [](World& world) {
@@ -386,18 +387,18 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
       {"query_run", PrepareQuery,
        [](World&) {
          quash_result* result = nullptr;
-         return Free(quash_query_run(Query(), inputs().queries.data(), 3, 7, &result), result);
+         return Free(quash_query_run(Query(), inputs().queries.data(), 3, 7, &result), &result);
        }},
       {"query_explain", PrepareAndRunQuery,
        [](World&) {
          char* text = nullptr;
-         return Text(quash_query_explain(Query(), &text), text);
+         return Text(quash_query_explain(Query(), &text), &text);
        }},
       {"get", nullptr,
        [](World& world) {
          const quash_ids ids = inputs().Ints();
          quash_result* result = nullptr;
-         return Free(quash_get(world.numbers(), &ids, kAll, &result), result);
+         return Free(quash_get(world.numbers(), &ids, kAll, &result), &result);
        }},
       {"contains", nullptr,
        [](World& world) {
@@ -423,7 +424,7 @@ const std::vector<AllocatingCall>& AllocatingCalls() {
        },
        [](World&) {
          quash_result* result = nullptr;
-         return Free(quash_iterator_next(Iterator(), 50, &result), result);
+         return Free(quash_iterator_next(Iterator(), 50, &result), &result);
        }},
       {"measure", nullptr,
        [](World& world) {
