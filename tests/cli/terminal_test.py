@@ -156,12 +156,13 @@ def test_narrow(start):
         # Neither errors nor progress take more than the line they are on.
         shown = t.ask("SELECT id, a, b, n FROM w NEAREST TO [1, 0] WHERE langg = 'en';")
         assert all(len(line) <= 40 for line in shown.splitlines()), shown
-        queries = array.array("f", [1.0, 0.0] * 50000)
-        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (50000, 2), }"
+        # Long enough for a bar, which the first tenth of a second does without.
+        queries = array.array("f", [1.0, 0.0] * 1_000_000)
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 2), }"
         with open(os.path.join(t.folder, "q.npy"), "wb") as file:
             file.write(b"\x93NUMPY\x01\x00\x76\x00" + header.ljust(117).encode() + b"\n")
             queries.tofile(file)
-        shown = t.ask(".bench w --queries q.npy -n 50000")
+        shown = t.ask(".bench w --queries q.npy -n 1000000")
         drawn = [line for line in re.split("[\r\n]", shown) if "benchmarking" in line]
         assert drawn and all(len(line) < 40 for line in drawn), drawn
         assert not any("recall" in line for line in drawn), "the bar is gone before the results"
