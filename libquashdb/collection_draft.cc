@@ -59,11 +59,14 @@ Status CollectionDraft::KillRow(Collection::Location location, bool keep_id) {
   if (killed_from_.segment != view.segment.get()) {
     killed_from_ = {};
     QUASH_RETURN_IF_ERROR(view.segment->Slots(&killed_from_.slots, &killed_from_.pins[0]));
-    QUASH_RETURN_IF_ERROR(view.segment->Ids(&killed_from_.ids, &killed_from_.pins[1]));
     killed_from_.segment = view.segment.get();
   }
   const uint64_t slot = killed_from_.slots[location.row];
   if (!keep_id) {
+    if (!killed_from_.has_ids) {
+      QUASH_RETURN_IF_ERROR(view.segment->Ids(&killed_from_.ids, &killed_from_.pins[1]));
+      killed_from_.has_ids = true;
+    }
     const IdColumn& ids = killed_from_.ids;
     const Id id = spec_.id_type == QUASH_ID_INT64 ? Id(ids.ints[location.row])
                                                   : Id(std::string(ids.string(location.row)));

@@ -63,6 +63,7 @@ class CollectionDraft {
   struct {
     const Segment* segment = nullptr;
     std::span<const uint64_t> slots;
+    bool has_ids = false;  // read when first wanted: rows that are replaced keep theirs
     IdColumn ids;
     Pin pins[2];
   } killed_from_;
