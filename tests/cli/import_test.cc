@@ -289,8 +289,8 @@ TEST_CASE("a file with one bad row changes nothing") {
   Session session;
   session.settings.progress = false;
   session.Open(":memory:", QUASH_OPEN_CREATE);
-  const auto complain = [&](const std::string& bad_row, const char* metric) {
-    ImportOptions options = For(folder.Write("rows.jsonl", "{\"vector\":[1,2]}\n" + bad_row));
+  const auto complaint = [&](const std::string& file, const char* metric) {
+    ImportOptions options = For(file);
     options.collection = "made";
     options.create = true;
     options.metric = metric;
@@ -302,6 +302,9 @@ TEST_CASE("a file with one bad row changes nothing") {
     }
     CHECK(session.CollectionNames().empty());
     return message;
+  };
+  const auto complain = [&](const std::string& bad_row, const char* metric) {
+    return complaint(folder.Write("rows.jsonl", "{\"vector\":[1,2]}\n" + bad_row), metric);
   };
   CHECK(Contains(complain("{\"vector\":[0,0]}", "cosine"), "rows.jsonl:2: the vector has norm 0"));
   CHECK(Contains(complain("{\"vector\":[70000,0]}", "l2"), "rows.jsonl:2: coordinate 70000"));
@@ -317,18 +320,7 @@ TEST_CASE("a file with one bad row changes nothing") {
                  "rows.jsonl:2: the fields are 1048584 bytes of JSON"));
   // The first row is bad here, as ids are all of one type.
   const auto complain_id = [&](const std::string& id) {
-    ImportOptions options =
-        For(folder.Write("ids.jsonl", "{\"vector\":[1,2],\"id\":" + id + "}\n"));
-    options.collection = "made";
-    options.create = true;
-    std::string message;
-    try {
-      Import(session, options);
-    } catch (const Error& error) {
-      message = error.what();
-    }
-    CHECK(session.CollectionNames().empty());
-    return message;
+    return complaint(folder.Write("ids.jsonl", "{\"vector\":[1,2],\"id\":" + id + "}\n"), "cosine");
   };
   CHECK(Contains(complain_id("18446744073709551615"), "ids.jsonl:1: id 18446744073709551615 is"));
   CHECK(Contains(complain_id("\"\""), "ids.jsonl:1: the id is empty"));

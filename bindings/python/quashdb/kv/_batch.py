@@ -135,26 +135,16 @@ class Batch:
         [batch, n], False for padding, None for all True. A failure takes back what the
         layers before have stored of them, so that the step can be made again."""
         try:
-            self._append(layer, begin, keys, values, valid)
+            self._mark(begin, keys.shape[2], valid)
+            for row, seq in enumerate(self.seqs):
+                k, v = keys[row].transpose(0, 1), values[row].transpose(0, 1)
+                if valid is not None and not bool(valid[row].all()):
+                    k, v = k[valid[row]], v[valid[row]]
+                if len(k):
+                    self.packed.append(seq, layer, k, v)
         except Exception:
             self.crop(begin)
             raise
-
-    def _append(
-        self,
-        layer: int,
-        begin: int,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        valid: torch.Tensor | None,
-    ) -> None:
-        self._mark(begin, keys.shape[2], valid)
-        for row, seq in enumerate(self.seqs):
-            k, v = keys[row].transpose(0, 1), values[row].transpose(0, 1)
-            if valid is not None and not bool(valid[row].all()):
-                k, v = k[valid[row]], v[valid[row]]
-            if len(k):
-                self.packed.append(seq, layer, k, v)
 
     def _mark(self, begin: int, n: int, valid: torch.Tensor | None) -> None:
         if self.valid is None:
