@@ -154,6 +154,9 @@ LineEditor::~LineEditor() {
 
 LineEditor::Outcome LineEditor::Read(const std::string& prompt, std::string* line) {
   state_->prompt = prompt;
+  // el_gets() by itself writes the prompt first: until it then turns echoing off,
+  // the terminal shows what is typed, and the editor shows it again.
+  el_set(state_->editor, EL_PREP_TERM, 1);
   int length = 0;
   const char* text = el_gets(state_->editor, &length);
   if (Interrupted()) {

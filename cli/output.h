@@ -27,6 +27,8 @@ class Output {
   void BeginPage(const std::vector<std::string>& words);
   // Waits for the user to leave the pager.
   void EndPage();
+  // Between the two: what is written may be kept, or shown by the pager.
+  bool paging() const { return pager_ != nullptr && file_ == stdout; }
 
   // Sends what follows to a new file, or with "stdout" back to the terminal.
   //   once  true: only until Finished()

@@ -90,7 +90,15 @@ void Session::Print(const std::vector<std::string>& columns, std::vector<std::ve
 }
 
 void Session::Remark(std::string_view text) {
-  if (settings.interactive || StderrIsTerminal()) fmt::print(stderr, "{}\n", text);
+  if (!settings.interactive && !StderrIsTerminal()) return;
+  if (!output.paging() || !StderrIsTerminal()) {
+    fmt::print(stderr, "{}\n", text);
+    return;
+  }
+  try {
+    output.Write(fmt::format("{}\n", text));  // the terminal is the pager's
+  } catch (const PagerQuit&) {  // the next result ends what is shown
+  }
 }
 
 void Session::RefuseIfSafe(std::string_view what) const {

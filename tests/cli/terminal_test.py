@@ -129,6 +129,14 @@ def test_interrupts(start):
         assert ".mode" in t.ask("help")
 
 
+def test_echo(start):
+    # What is typed right behind the prompt is shown once, by the editor.
+    with start() as t:
+        for _ in range(300):
+            shown = t.ask(".mode table")
+            assert shown == "", shown
+
+
 def test_tab(start):
     with start() as t:
         t.type("sel\t1;\r")
