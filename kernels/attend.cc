@@ -22,6 +22,7 @@ const AttendKernels* AttendKernelsFor(Isa isa) {
     case Isa::kAvx2:
       return Avx2AttendKernels();
     case Isa::kAvx512:
+    case Isa::kAvx512Vbmi:
       return Avx512AttendKernels();
     case Isa::kNeon:
       return NeonAttendKernels();
@@ -31,7 +32,7 @@ const AttendKernels* AttendKernelsFor(Isa isa) {
 
 const AttendKernels& Attend() {
   static const AttendKernels& chosen = []() -> const AttendKernels& {
-    for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon}) {
+    for (const Isa isa : kAllIsas) {
       const AttendKernels* kernels = AttendKernelsFor(isa);
       if (kernels != nullptr && KernelsFor(isa) == &Kernels()) return *kernels;
     }

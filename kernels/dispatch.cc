@@ -10,13 +10,14 @@
 namespace quash {
 
 #if !defined(__x86_64__)
-const ScanKernels* Avx2Kernels() { return nullptr; }
+const ScanKernels* Avx2Kernels() noexcept { return nullptr; }
 #endif
 #if !defined(QUASH_HAVE_AVX512_KERNELS)
-const ScanKernels* Avx512Kernels() { return nullptr; }
+const ScanKernels* Avx512Kernels() noexcept { return nullptr; }
+const ScanKernels* Avx512VbmiKernels() noexcept { return nullptr; }
 #endif
 #if !defined(QUASH_HAVE_NEON_KERNELS)
-const ScanKernels* NeonKernels() { return nullptr; }
+const ScanKernels* NeonKernels() noexcept { return nullptr; }
 #endif
 
 #if defined(__x86_64__)
@@ -28,7 +29,7 @@ static bool CpuHasF16c() {
 #endif
 
 const char* IsaName(Isa isa) {
-  constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "neon"};
+  constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "avx512vbmi", "neon"};
   return kNames[static_cast<int>(isa)];
 }
 
@@ -53,6 +54,13 @@ const ScanKernels* KernelsFor(Isa isa) {
       }
 #endif
       return nullptr;
+    case Isa::kAvx512Vbmi:
+#if defined(__x86_64__)
+      if (KernelsFor(Isa::kAvx512) != nullptr && __builtin_cpu_supports("avx512vbmi")) {
+        return Avx512VbmiKernels();
+      }
+#endif
+      return nullptr;
     case Isa::kNeon:
       return NeonKernels();
   }
@@ -61,7 +69,8 @@ const ScanKernels* KernelsFor(Isa isa) {
 
 const ScanKernels& Kernels() {
   static const ScanKernels& chosen = []() -> const ScanKernels& {
-    constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kNeon, Isa::kScalar};
+    constexpr Isa kBestFirst[] = {Isa::kAvx512Vbmi, Isa::kAvx512, Isa::kAvx2, Isa::kNeon,
+                                  Isa::kScalar};
     if (const char* wanted = std::getenv("QUASH_ISA")) {
       for (const Isa isa : kBestFirst) {
         const ScanKernels* kernels = KernelsFor(isa);

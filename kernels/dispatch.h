@@ -5,7 +5,9 @@
 
 namespace quash {
 
-enum class Isa { kScalar, kAvx2, kAvx512, kNeon };
+enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Vbmi, kNeon };
+inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vbmi,
+                                   Isa::kNeon};
 
 const char* IsaName(Isa isa);
 
@@ -13,7 +15,8 @@ const char* IsaName(Isa isa);
 const ScanKernels* KernelsFor(Isa isa);
 
 // The best the CPU has, lowered by the environment variable QUASH_ISA
-// (scalar, avx2, avx512, neon; an unknown or unavailable name is ignored).
+// (scalar, avx2, avx512, avx512vbmi, neon; an unknown or unavailable name is
+// ignored).
 // Decided at the first call.
 const ScanKernels& Kernels();
 

@@ -9,9 +9,13 @@ namespace quash {
 
 namespace {
 
+constexpr size_t kGroup = kPlaneGroupBytes * 8;  // coordinates
+
 // Rounds 2 q_j / step to integers whose magnitudes add up to at most `most` in
-// every nibble, with the smallest of a few steps that allow it. Two more than
-// half a unit each cannot round up beyond `most`, so the last step always fits.
+// every nibble and kPlaneGroupMax in every group, with the smallest of a few steps
+// that allow it. Few of a nibble or group can be half a unit each at the last step,
+// which always fits.
+//   widest  what the step may not be below, times most / 2
 float RoundedWithin(const float* rotated, size_t dim, float widest, int most, int8_t* weights) {
   for (float target = static_cast<float>(most);; target -= 0.5f) {
     const float step = 2 * widest / std::max(target, 0.5f);
@@ -21,54 +25,73 @@ float RoundedWithin(const float* rotated, size_t dim, float widest, int most, in
     for (size_t j = 0; j < dim; ++j) {
       weights[j] = static_cast<int8_t>(static_cast<int>(rotated[j] * factor + kShift - kShift));
     }
-    int reach = 0;
-    for (size_t j = 0; j < dim; j += 4) {  // padded to whole nibbles
-      reach = std::max(reach, std::abs(weights[j]) + std::abs(weights[j + 1]) +
-                                  std::abs(weights[j + 2]) + std::abs(weights[j + 3]));
+    int of_nibble = 0, of_group = 0;
+    for (size_t begin = 0; begin < dim; begin += kGroup) {
+      int group = 0;
+      for (size_t j = begin; j < std::min(begin + kGroup, dim); j += 4) {  // padded to nibbles
+        const int nibble = std::abs(weights[j]) + std::abs(weights[j + 1]) +
+                           std::abs(weights[j + 2]) + std::abs(weights[j + 3]);
+        of_nibble = std::max(of_nibble, nibble);
+        group += nibble;
+      }
+      of_group = std::max(of_group, group);
     }
-    if (reach <= most) return step;
+    if (of_nibble <= most && of_group <= static_cast<int>(kPlaneGroupMax)) return step;
   }
 }
 
 }  // namespace
 
-PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table, int8_t* weights) {
-  const size_t plane_bytes = PlaneBytes(dim);
-  const size_t nibbles = 2 * plane_bytes;
-  // A nibble's sums run from -sum|q| to sum|q|: the widest sets the step.
-  float widest = 0;
-  for (size_t n = 0; n < nibbles; ++n) {
-    float reach = 0;
-    for (size_t j = 4 * n; j < std::min(4 * n + 4, dim); ++j) reach += std::fabs(rotated[j]);
-    widest = std::max(widest, reach);
-  }
-  PlaneLut lut;
-  lut.table = table;
-  lut.weights = weights;
-  std::fill_n(weights, plane_bytes * 8, int8_t{0});
-  const int most = static_cast<int>(PlaneLutMax(plane_bytes));
-  const float inverse = static_cast<float>(most) / (2 * widest);
-  // Infinite for a zero or subnormal query; zero for one that overflows.
-  if (!std::isfinite(inverse) || inverse == 0) {
-    std::fill_n(table, nibbles * 16, uint8_t{0});
-    return lut;
-  }
-  lut.step = RoundedWithin(rotated, dim, widest, most, weights);
-  int magnitudes = 0;
-  for (size_t n = 0; n < nibbles; ++n) {
+size_t NibbleTableBytes(size_t plane_bytes) { return 2 * plane_bytes * 16; }
+
+void BuildNibbleTable(const int8_t* weights, size_t plane_bytes, uint8_t* table) {
+  for (size_t n = 0; n < 2 * plane_bytes; ++n) {
     int sums[16];  // of the coordinates whose bit is set, doubling by coordinate
     sums[0] = 0;
-    for (size_t i = 0; i < 4; ++i) {
-      const int weight = weights[4 * n + i];
-      sums[0] += std::max(-weight, 0);  // least: the coordinates below zero set, the others clear
-      magnitudes += std::abs(weight);
-    }
+    // Least: the coordinates below zero set, the others clear.
+    for (size_t i = 0; i < 4; ++i) sums[0] += std::max(-int{weights[4 * n + i]}, 0);
     for (size_t i = 0; i < 4; ++i) {
       const size_t half = size_t{1} << i;
       for (size_t v = 0; v < half; ++v) sums[v + half] = sums[v] + weights[4 * n + i];
     }
     for (size_t v = 0; v < 16; ++v) table[n * 16 + v] = static_cast<uint8_t>(sums[v]);
-    lut.offset += sums[0];
+  }
+}
+
+PlaneLut BuildPlaneLut(const ScanKernels& kernels, const float* rotated, size_t dim, uint8_t* table,
+                       int8_t* weights) {
+  const size_t plane_bytes = PlaneBytes(dim);
+  const int most = static_cast<int>(PlaneLutMax(plane_bytes));
+  // A nibble's sums run from -sum|q| to sum|q|: the widest, or the widest group at
+  // the same share of its limit, sets the step.
+  const float share = static_cast<float>(most) / kPlaneGroupMax;
+  float widest = 0;
+  for (size_t begin = 0; begin < dim; begin += kGroup) {
+    float group = 0;
+    for (size_t first = begin; first < std::min(begin + kGroup, dim); first += 4) {
+      float nibble = 0;
+      for (size_t j = first; j < std::min(first + 4, dim); ++j) nibble += std::fabs(rotated[j]);
+      widest = std::max(widest, nibble);
+      group += nibble;
+    }
+    widest = std::max(widest, group * share);
+  }
+  PlaneLut lut;
+  lut.table = table;
+  lut.weights = weights;
+  std::fill_n(weights, plane_bytes * 8, int8_t{0});
+  const float inverse = static_cast<float>(most) / (2 * widest);
+  // Infinite for a zero or subnormal query; zero for one that overflows.
+  if (!std::isfinite(inverse) || inverse == 0) {
+    kernels.plane_table(weights, plane_bytes, table);
+    return lut;
+  }
+  lut.step = RoundedWithin(rotated, dim, widest, most, weights);
+  kernels.plane_table(weights, plane_bytes, table);
+  int magnitudes = 0;
+  for (size_t j = 0; j < plane_bytes * 8; ++j) {
+    magnitudes += std::abs(int{weights[j]});
+    lut.offset += std::max(-int{weights[j]}, 0);
   }
   lut.bias = -lut.step * 0.5f * static_cast<float>(magnitudes);
   return lut;

@@ -14,34 +14,47 @@ namespace quash {
 
 // ---- Plane scan -------------------------------------------------------------
 // For a plane with bits p_j in {0, 1}, the scan wants S = sum_j q_j (2 p_j - 1).
-// A nibble is four coordinates, so S is a sum of table look-ups. Entries are
-// within 0..PlaneLutMax so that four add up in a byte before widening, and a
-// whole row in 16 bits.
+// A few coordinates at a time, S is a sum of table look-ups, which add up in bytes
+// before they are widened.
 
+// Most that the magnitudes of a nibble's four weights add up to: two bytes of a row
+// then fit in a byte, a whole row in 16 bits.
 inline constexpr size_t PlaneLutMax(size_t plane_bytes) {
   const size_t whole_row = 65535 / (2 * plane_bytes);
   return whole_row < 63 ? whole_row : 63;  // 63 up to dim 4,160; 3 at 65,536
 }
+// Those of three bytes of a row, counted from its first, fit in a byte as well.
+inline constexpr size_t kPlaneGroupBytes = 3;
+inline constexpr size_t kPlaneGroupMax = 255;
 
 // The query rounded to multiples of step / 2: weights w_j, so that sums are
-// linear in the bits and any way of adding gives the same integers.
+// linear in the bits and any way of adding gives the same integers. Each table
+// entry has |w_j| for every w_j that does not lower the sum least.
 //   sum of a row's table entries = offset + sum_j w_j p_j
 //   S is about                     bias + step * (sum of its table entries)
 struct PlaneLut {
-  const uint8_t* table = nullptr;   // [2 * plane_bytes][16]: nibble n of the row
+  const uint8_t* table = nullptr;   // for plane_sums of the kernels it is built for
   const int8_t* weights = nullptr;  // [plane_bytes * 8], |w| <= 63, padding zero
   int32_t offset = 0;
   float step = 0;
   float bias = 0;
 };
 
+struct ScanKernels;
+
 // Builds the table of one rotated query.
 //   rotated  [dim] float32
-//   table    [2 * plane_bytes(dim)][16] u8 out, 64-byte aligned
+//   table    [kernels.plane_table_bytes(plane_bytes(dim))] u8 out, 64-byte aligned
 //   weights  [plane_bytes(dim) * 8] i8 out
 // Padding coordinates contribute nothing. A query of zeros, or one whose sums
 // under- or overflow float32, gives step 0, bias 0 and zeros.
-PlaneLut BuildPlaneLut(const float* rotated, size_t dim, uint8_t* table, int8_t* weights);
+PlaneLut BuildPlaneLut(const ScanKernels& kernels, const float* rotated, size_t dim, uint8_t* table,
+                       int8_t* weights);
+
+// plane_table_bytes and plane_table of kernels that look up nibbles:
+// [2 * plane_bytes][16], nibble n of the row.
+size_t NibbleTableBytes(size_t plane_bytes);
+void BuildNibbleTable(const int8_t* weights, size_t plane_bytes, uint8_t* table);
 
 // Queries that one pass over a plane serves at most.
 inline constexpr size_t kPlaneSumsMaxQueries = 4;
@@ -58,7 +71,13 @@ struct LevelQuery {
 LevelQuery BuildLevelQuery(const float* rotated, size_t dim, int16_t* values);
 
 struct ScanKernels {
-  const char* name;  // "scalar", "avx2", "avx512", "neon"
+  const char* name;  // as IsaName()
+
+  // The table of one query in the form that plane_sums wants.
+  //   weights  [plane_bytes * 8] within the limits above
+  //   table    [plane_table_bytes(plane_bytes)] u8 out, 64-byte aligned
+  size_t (*plane_table_bytes)(size_t plane_bytes);
+  void (*plane_table)(const int8_t* weights, size_t plane_bytes, uint8_t* table);
 
   // sums[i][b * 32 + r] = sum of query i's table entries over row r of block b.
   //   plane  [nblocks][plane_bytes][32] u8
@@ -121,9 +140,10 @@ struct ScanKernels {
 };
 
 // Every table is linked on its architecture; null where it is not.
-const ScanKernels* ScalarKernels();
-const ScanKernels* Avx2Kernels();
-const ScanKernels* Avx512Kernels();
-const ScanKernels* NeonKernels();
+const ScanKernels* ScalarKernels() noexcept;
+const ScanKernels* Avx2Kernels() noexcept;
+const ScanKernels* Avx512Kernels() noexcept;
+const ScanKernels* Avx512VbmiKernels() noexcept;
+const ScanKernels* NeonKernels() noexcept;
 
 }  // namespace quash

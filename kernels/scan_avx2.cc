@@ -410,12 +410,14 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kAvx2 = {
-    "avx2", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, Dot<float>, Dot<uint16_t>,
-    Dot<int8_t>, L2<float>, L2<uint16_t>, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
+    "avx2",      NibbleTableBytes, BuildNibbleTable, PlaneSums,  Collect,
+    Collect2,    BestOfBlocks,     CodeDot,          Dot<float>, Dot<uint16_t>,
+    Dot<int8_t>, L2<float>,        L2<uint16_t>,     L2I8,       F32ToF16,
+    F16ToF32,    F32ToI8,          Hadamard,         Quantize,
 };
 
 }  // namespace
 
-const ScanKernels* Avx2Kernels() { return &kAvx2; }
+const ScanKernels* Avx2Kernels() noexcept { return &kAvx2; }
 
 }  // namespace quash

@@ -203,16 +203,33 @@ size_t CollectOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, fl
 template <bool kTwoPlanes, bool kNorms>
 void BestOf(const ScoreInputs& in, const uint32_t* mask, size_t nblocks, float* best) {
   const RowScores<kTwoPlanes, kNorms> score_of(in);
-  for (size_t block = 0; block < nblocks; ++block) {
+  // The best of eight places of a block.
+  const auto best_of = [&](size_t block) {
     const size_t base = block * kBlockRows;
     __m512 of_block = _mm512_set1_ps(-__builtin_inff());
-    if (mask[block] != 0) {
-      const auto first = static_cast<__mmask16>(mask[block]);
-      const auto second = static_cast<__mmask16>(mask[block] >> 16);
-      of_block = _mm512_mask_max_ps(of_block, first, of_block, score_of(base));
-      of_block = _mm512_mask_max_ps(of_block, second, of_block, score_of(base + 16));
-    }
-    best[block] = _mm512_reduce_max_ps(of_block);
+    const auto first = static_cast<__mmask16>(mask[block]);
+    const auto second = static_cast<__mmask16>(mask[block] >> 16);
+    of_block = _mm512_mask_max_ps(of_block, first, of_block, score_of(base));
+    of_block = _mm512_mask_max_ps(of_block, second, of_block, score_of(base + 16));
+    return _mm256_max_ps(_mm512_castps512_ps256(of_block), _mm512_extractf32x8_ps(of_block, 1));
+  };
+  const auto of_pair = [](__m256 a, __m256 b) {  // in each half: a, b, a, b
+    return _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+  };
+  size_t block = 0;
+  for (; block + 4 <= nblocks; block += 4) {
+    const __m256d pair1 = _mm256_castps_pd(of_pair(best_of(block), best_of(block + 1)));
+    const __m256d pair2 = _mm256_castps_pd(of_pair(best_of(block + 2), best_of(block + 3)));
+    const __m256 four = _mm256_max_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(pair1, pair2)),
+                                      _mm256_castpd_ps(_mm256_unpackhi_pd(pair1, pair2)));
+    _mm_storeu_ps(best + block,
+                  _mm_max_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
+  }
+  for (; block < nblocks; ++block) {
+    const __m256 eight = best_of(block);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    best[block] = _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
   }
 }
 
@@ -482,12 +499,14 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kAvx512 = {
-    "avx512", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, Dot<float>, Dot<uint16_t>,
-    Dot<int8_t>, L2<float>, L2<uint16_t>, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
+    "avx512",    NibbleTableBytes, BuildNibbleTable, PlaneSums,  Collect,
+    Collect2,    BestOfBlocks,     CodeDot,          Dot<float>, Dot<uint16_t>,
+    Dot<int8_t>, L2<float>,        L2<uint16_t>,     L2I8,       F32ToF16,
+    F16ToF32,    F32ToI8,          Hadamard,         Quantize,
 };
 
 }  // namespace
 
-const ScanKernels* Avx512Kernels() { return &kAvx512; }
+const ScanKernels* Avx512Kernels() noexcept { return &kAvx512; }
 
 }  // namespace quash

@@ -339,12 +339,14 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kNeon = {
-    "neon", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, Dot<float>, Dot<uint16_t>,
-    Dot<int8_t>, L2<float>, L2<uint16_t>, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
+    "neon",      NibbleTableBytes, BuildNibbleTable, PlaneSums,  Collect,
+    Collect2,    BestOfBlocks,     CodeDot,          Dot<float>, Dot<uint16_t>,
+    Dot<int8_t>, L2<float>,        L2<uint16_t>,     L2I8,       F32ToF16,
+    F16ToF32,    F32ToI8,          Hadamard,         Quantize,
 };
 
 }  // namespace
 
-const ScanKernels* NeonKernels() { return &kNeon; }
+const ScanKernels* NeonKernels() noexcept { return &kNeon; }
 
 }  // namespace quash

@@ -209,12 +209,13 @@ void Quantize(const float* unit, size_t dim, const float* boundaries, size_t bit
 }
 
 constexpr ScanKernels kScalar = {
-    "scalar", PlaneSums, Collect, Collect2, BestOfBlocks, CodeDot, DotF32, DotF16, DotI8, L2F32,
-    L2F16, L2I8, F32ToF16, F16ToF32, F32ToI8, Hadamard, Quantize,
+    "scalar", NibbleTableBytes, BuildNibbleTable, PlaneSums, Collect,  Collect2, BestOfBlocks,
+    CodeDot,  DotF32,           DotF16,           DotI8,     L2F32,    L2F16,    L2I8,
+    F32ToF16, F16ToF32,         F32ToI8,          Hadamard,  Quantize,
 };
 
 }  // namespace
 
-const ScanKernels* ScalarKernels() { return &kScalar; }
+const ScanKernels* ScalarKernels() noexcept { return &kScalar; }
 
 }  // namespace quash

@@ -20,6 +20,34 @@ void KthBest::Shrink() {
   scores_.resize(k_);
 }
 
+void KthBest::PushAll(std::span<const float> scores) {
+  // Of interleaved groups the k-th best of their best is not above the k-th best of all,
+  // and what is above it is in fewer than k groups.
+  constexpr size_t kGroups = 64;
+  const size_t grouped = scores.size() / kGroups * kGroups;
+  if (k_ <= kGroups / 4 && grouped >= 4 * kGroups) {
+    float best[kGroups], ordered[kGroups];
+    std::copy_n(scores.begin(), kGroups, best);
+    for (size_t i = kGroups; i < grouped; i += kGroups) {
+      const float* row = scores.data() + i;
+      for (size_t group = 0; group < kGroups; ++group) {
+        best[group] = row[group] > best[group] ? row[group] : best[group];
+      }
+    }
+    std::copy_n(best, kGroups, ordered);
+    std::nth_element(ordered, ordered + (k_ - 1), ordered + kGroups, std::greater<>());
+    Raise(ordered[k_ - 1]);
+    for (size_t group = 0; group < kGroups; ++group) {
+      for (size_t i = group; best[group] > threshold_ && i < grouped; i += kGroups) {
+        Push(scores[i]);
+      }
+    }
+    scores = scores.subspan(grouped);
+  }
+  for (float score : scores) Push(score);
+  Finish();
+}
+
 void KthBest::Merge(const KthBest& other) {
   Raise(other.threshold_);
   for (float score : other.scores_) Push(score);
@@ -58,11 +86,7 @@ bool CandidateSet::expects() const {
 }
 
 void CandidateSet::Expect(std::span<const float> best) {
-  float threshold = expected_.threshold();
-  for (float estimate : best) {
-    if (estimate > threshold && expected_.Push(estimate)) threshold = expected_.threshold();
-  }
-  expected_.Finish();
+  expected_.PushAll(best);
   kth_.Raise(expected_.threshold());
   UpdateFloor();
 }

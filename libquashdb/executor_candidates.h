@@ -35,6 +35,8 @@ class KthBest {
     Shrink();
     return true;
   }
+  // Many at once; threshold() then is the k-th best.
+  void PushAll(std::span<const float> scores);
   void Merge(const KthBest& other);
   // The k-th best is known not to be below `bound`.
   void Raise(float bound) { threshold_ = std::max(threshold_, bound); }

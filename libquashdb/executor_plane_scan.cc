@@ -36,6 +36,12 @@ struct Chunk {
   size_t at;              // its first block's place in the window
 };
 
+// A block of a chunk.
+struct Place {
+  const Chunk* chunk;
+  uint32_t block;
+};
+
 struct Scratch {
   alignas(kAlignment) uint16_t sums1[kWindowBlocks * kBlockRows];
   alignas(kAlignment) uint16_t sums2[kWindowBlocks * kBlockRows];
@@ -45,6 +51,8 @@ struct Scratch {
   alignas(kAlignment) float scores[kChunkBlocks * kBlockRows];
   std::vector<Chunk> chunks;  // of the window
   std::vector<Pin> pins;      // of their arrays
+  std::vector<Place> places;  // of one query, blocks worth another look
+  bool backward = false;      // the order of the last scan
 };
 
 // Sums of one query over a window.
@@ -66,21 +74,25 @@ class PlaneScan {
                                 std::max(kChunkBlocks, kWindowBytes / (plane_bytes * kBlockRows)))),
         chunk_blocks_(std::min(expects_ ? kChunkBlocks : kFirstChunkBlocks, window_blocks_)),
         chunks_(scratch->chunks),
-        pins_(scratch->pins) {}
+        pins_(scratch->pins) {
+    scratch->backward = !scratch->backward;
+  }
   ~PlaneScan() { Clear(); }
   PlaneScan(const PlaneScan&) = delete;
 
   // Blocks that the next chunk may have.
   size_t room() const { return std::min(chunk_blocks_, window_blocks_ - used_); }
-  // Scans at most room() blocks; `pins` keep the arrays valid.
+  // At most room() blocks; `pins` keep the arrays valid.
   void Add(Chunk chunk, const Pin (&pins)[2]);
   // Takes rows from what was added since.
   void Flush();
 
  private:
   void Clear();
+  void SumUp();
   void SumUp(const Chunk& chunk);
   void TakeRows(size_t q);
+  void Fetch(const Place& place, size_t q) const;
   void Collect(const Chunk& chunk, size_t begin, size_t end, size_t q);
   void BestOf(const Chunk& chunk, size_t q, float margin, float* best) const;
   WindowSums SumsOf(const Chunk& chunk, size_t q) const {
@@ -103,16 +115,25 @@ class PlaneScan {
 void PlaneScan::Add(Chunk chunk, const Pin (&pins)[2]) {
   chunk.at = used_;
   used_ += chunk.blocks;
-  SumUp(chunk);
   if (chunks_.empty() || chunks_.back().segment != chunk.segment) {
     pins_.insert(pins_.end(), std::begin(pins), std::end(pins));
   }
   chunks_.push_back(chunk);
-  for (size_t q = 0; expects_ && q < queries_.size(); ++q) {
-    BestOf(chunk, q, 0, scratch_->best + q * window_blocks_ + chunk.at);
-  }
   if (!expects_) chunk_blocks_ = std::min({2 * chunk_blocks_, kChunkBlocks, window_blocks_});
   if (!expects_ || used_ == window_blocks_) Flush();
+}
+
+// Every other scan of a thread begins with the last chunk: what the scan before left in
+// the cache is read before anything pushes it out.
+void PlaneScan::SumUp() {
+  const size_t last = chunks_.size() - 1;
+  for (size_t i = 0; i <= last; ++i) {
+    const Chunk& chunk = chunks_[scratch_->backward ? last - i : i];
+    SumUp(chunk);
+    for (size_t q = 0; expects_ && q < queries_.size(); ++q) {
+      BestOf(chunk, q, 0, scratch_->best + q * window_blocks_ + chunk.at);
+    }
+  }
 }
 
 void PlaneScan::SumUp(const Chunk& chunk) {
@@ -146,7 +167,9 @@ void PlaneScan::BestOf(const Chunk& chunk, size_t q, float margin, float* best) 
 }
 
 void PlaneScan::Flush() {
-  for (size_t q = 0; used_ != 0 && q < queries_.size(); ++q) TakeRows(q);
+  if (chunks_.empty()) return;
+  SumUp();
+  for (size_t q = 0; q < queries_.size(); ++q) TakeRows(q);
   Clear();
 }
 
@@ -170,20 +193,41 @@ void PlaneScan::TakeRows(size_t q) {
     }
     keys = scratch_->keys;
   }
-  // Runs of blocks with a row that reaches the threshold, which rises meanwhile.
+  // Blocks with a row that reaches the threshold, which rises meanwhile.
+  const float threshold = set.threshold();
+  std::vector<Place>& places = scratch_->places;
+  places.resize(used_);
+  size_t n = 0;
   for (const Chunk& chunk : chunks_) {
-    float threshold = set.threshold();
-    const float* of_chunk = keys + chunk.at;
-    for (size_t begin = 0; begin < chunk.blocks;) {
-      if (of_chunk[begin] < threshold) {
-        ++begin;
-        continue;
-      }
-      size_t end = begin + 1;
-      while (end < chunk.blocks && of_chunk[end] >= threshold) ++end;
-      Collect(chunk, begin, end, q);
-      begin = end;
+    for (uint32_t block = 0; block < chunk.blocks; ++block) {
+      places[n] = {&chunk, block};
+      n += keys[chunk.at + block] >= threshold;
     }
+  }
+  constexpr size_t kAhead = 8;
+  for (size_t i = 0; i < std::min(kAhead, n); ++i) Fetch(places[i], q);
+  for (size_t i = 0, run = 0; i < n; i += run) {
+    const auto [chunk, block] = places[i];
+    for (run = 1; i + run < n && run < kAhead; ++run) {
+      if (places[i + run].chunk != chunk || places[i + run].block != block + run) break;
+    }
+    for (size_t ahead = i + kAhead; ahead < std::min(i + kAhead + run, n); ++ahead) {
+      Fetch(places[ahead], q);
+    }
+    Collect(*chunk, block, block + run, q);
+  }
+}
+
+// Brings what Collect() reads of a block into the caches.
+void PlaneScan::Fetch(const Place& place, size_t q) const {
+  const size_t first = size_t{place.block} * kBlockRows;
+  const WindowSums sums = SumsOf(*place.chunk, q);
+  __builtin_prefetch(sums.sums1 + first);
+  if (sums.sums2 != nullptr) __builtin_prefetch(sums.sums2 + first);
+  for (const float* of_rows : {place.chunk->scale, place.chunk->norm_sq}) {
+    if (of_rows == nullptr) continue;
+    __builtin_prefetch(of_rows + first);
+    __builtin_prefetch(of_rows + first + kAlignment / sizeof(float));
   }
 }
 

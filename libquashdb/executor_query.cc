@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/dispatch.h"
+
 namespace quash {
 namespace {
 
@@ -17,7 +19,7 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
   const CodeLayout& layout = quantizer.layout();
   const size_t dim = layout.dim;
   const size_t vector_bytes = Padded(dim * sizeof(float));
-  const size_t table_bytes = Padded(2 * layout.plane_bytes() * 16);
+  const size_t table_bytes = Padded(Kernels().plane_table_bytes(layout.plane_bytes()));
   const size_t level_bytes = Padded(layout.plane_bytes() * 8 * sizeof(int16_t));
   const size_t weight_bytes = Padded(layout.plane_bytes() * 8);
   auto* bytes = static_cast<std::byte*>(
@@ -50,7 +52,7 @@ void PreparedQuery::Prepare(const Snapshot& snapshot, const float* query, size_t
                                              : BuildLevelQuery(rotated, dim, level_values);
   if (against == Against::kCodes) return;
 
-  lut_ = BuildPlaneLut(rotated, dim, table, weights);
+  lut_ = BuildPlaneLut(Kernels(), rotated, dim, table, weights);
   const bool exact = snapshot.spec->rerank != QUASH_RERANK_NONE;
   const auto norm = static_cast<float>(std::sqrt(sum));
   scanned_ = MakePrefixModel(quantizer, std::min<size_t>(planes, layout.bits), norm, lut_.step, lut_.bias, exact);

@@ -178,12 +178,13 @@ extern "C" const char* quash_gpu_scan_bench(const Bench* bench) {
   std::vector<RankQuery> rank(nq);
   std::vector<int32_t> offsets(nq);
   std::vector<uint32_t> packed(codes ? CodeValueWords(dim, nq) : ScanWeightWords(dim, nq));
-  std::vector<uint8_t> table(quash::PlaneBytes(dim) * 32 + 64);
+  std::vector<uint8_t> table(quash::NibbleTableBytes(quash::PlaneBytes(dim)));
   std::vector<int8_t> weights(padded);
   std::vector<int16_t> values(padded);
   for (uint32_t q = 0; q < nq; ++q) {
     const float* vector = bench->queries + size_t{q} * dim;
-    const auto lut = quash::BuildPlaneLut(vector, dim, table.data(), weights.data());
+    const auto lut =
+        quash::BuildPlaneLut(*quash::ScalarKernels(), vector, dim, table.data(), weights.data());
     const auto levels = quash::BuildLevelQuery(vector, dim, values.data());
     offsets[q] = lut.offset;
     ScanQuery& one = queries[q];

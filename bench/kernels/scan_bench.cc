@@ -67,7 +67,7 @@ void ScanTop200(benchmark::State& state, const ScanKernels* kernels) {
   const std::vector<float> query = Gaussian(dim);
   const std::vector<float> scale(nblocks * kBlockRows, 0.05f);
   const std::vector<uint32_t> mask(kChunkBlocks, ~0u);
-  const auto table = AlignedArray<uint8_t>(2 * plane_bytes * 16);
+  const auto table = AlignedArray<uint8_t>(kernels->plane_table_bytes(plane_bytes));
   const auto weights = AlignedArray<int8_t>(plane_bytes * 8);
   const auto sums1 = AlignedArray<uint16_t>(kChunkRows);
   const auto sums2 = AlignedArray<uint16_t>(kChunkRows);
@@ -75,7 +75,7 @@ void ScanTop200(benchmark::State& state, const ScanKernels* kernels) {
   const auto scores = AlignedArray<float>(kChunkRows);
   std::vector<Candidate> best(2 * kKeep);
   for (auto _ : state) {
-    const PlaneLut lut = BuildPlaneLut(query.data(), dim, table.get(), weights.get());
+    const PlaneLut lut = BuildPlaneLut(*kernels, query.data(), dim, table.get(), weights.get());
     TopK top(best.data(), kKeep);
     for (size_t block = 0, count; block < nblocks; block += count) {
       count = std::min({block == 0 ? size_t{4} : block, kChunkBlocks, nblocks - block});
@@ -111,13 +111,13 @@ void PlaneSums(benchmark::State& state, const ScanKernels* kernels) {
   const size_t bytes = nblocks * kBlockRows * plane_bytes;
   const auto plane = AlignedArray<uint8_t>(bytes);
   FillRandom(plane.get(), bytes);
-  const size_t table_bytes = 2 * plane_bytes * 16;
+  const size_t table_bytes = kernels->plane_table_bytes(plane_bytes);
   const auto tables = AlignedArray<uint8_t>(nq * table_bytes);
   const auto weights = AlignedArray<int8_t>(plane_bytes * 8);
   const uint8_t* luts[kPlaneSumsMaxQueries];
   for (size_t q = 0; q < nq; ++q) {
     const std::vector<float> query = Gaussian(dim);
-    BuildPlaneLut(query.data(), dim, tables.get() + q * table_bytes, weights.get());
+    BuildPlaneLut(*kernels, query.data(), dim, tables.get() + q * table_bytes, weights.get());
     luts[q] = tables.get() + q * table_bytes;
   }
   const auto sums = AlignedArray<uint16_t>(nq * kChunkRows);
@@ -217,19 +217,20 @@ void QuantizeCoordinates(benchmark::State& state, const ScanKernels* kernels) {
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * dim));
 }
 
-// Set-up of one query; not in the table, the same for all.
-void BM_BuildPlaneLut(benchmark::State& state) {
+// Set-up of one query.
+void PlaneTable(benchmark::State& state, const ScanKernels* kernels) {
   const auto dim = static_cast<size_t>(state.range(0));
   const std::vector<float> query = Gaussian(dim);
-  const auto table = AlignedArray<uint8_t>(2 * PlaneBytes(dim) * 16);
+  const auto table = AlignedArray<uint8_t>(kernels->plane_table_bytes(PlaneBytes(dim)));
   const auto weights = AlignedArray<int8_t>(PlaneBytes(dim) * 8);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(BuildPlaneLut(query.data(), dim, table.get(), weights.get()));
+    benchmark::DoNotOptimize(
+        BuildPlaneLut(*kernels, query.data(), dim, table.get(), weights.get()));
     benchmark::ClobberMemory();
   }
 }
-BENCHMARK(BM_BuildPlaneLut)->Arg(384)->Arg(768);
 
+// The same for all.
 void BM_BuildLevelQuery(benchmark::State& state) {
   const auto dim = static_cast<size_t>(state.range(0));
   const std::vector<float> query = Gaussian(dim);
@@ -252,6 +253,7 @@ void RegisterFor(Isa isa) {
       ->ArgNames({"dim", "rows", "planes"})
       ->ArgsProduct({{384}, {62666}, {1, 2}})
       ->Unit(benchmark::kMicrosecond);
+  add("plane_lut", PlaneTable)->ArgName("dim")->Arg(384)->Arg(768);
   add("plane_sums", PlaneSums)
       ->ArgNames({"dim", "rows", "nq"})
       ->ArgsProduct({{384, 768}, {8192, 50000, 2000000}, {1, 2, 4}});
@@ -264,7 +266,7 @@ void RegisterFor(Isa isa) {
 }
 
 const int kRegistered = [] {
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kNeon}) RegisterFor(isa);
+  for (const Isa isa : kAllIsas) RegisterFor(isa);
   return 0;
 }();
 

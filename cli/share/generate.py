@@ -210,7 +210,7 @@ prompt \\fB.help\\fR lists dot\\-commands and statements, and Tab completes.
 .SH ENVIRONMENT
 .TP
 \\fBQUASH_ISA\\fR
-Lowers the instruction set: scalar, avx2, avx512 or neon.
+Lowers the instruction set: scalar, avx2, avx512, avx512vbmi or neon.
 .TP
 \\fBNO_COLOR\\fR
 No colours.

@@ -92,7 +92,8 @@ typedef struct quash_iterator quash_iterator;
 /* Version of the linked library, "major.minor.patch"; static storage. */
 QUASH_API const char *quash_version(void);
 
-/* Name of the instruction set in use: "scalar", "avx2", "avx512" or "neon".
+/* Name of the instruction set in use: "scalar", "avx2", "avx512",
+ * "avx512vbmi" or "neon".
  * The environment variable QUASH_ISA lowers it; static storage. */
 QUASH_API const char *quash_isa(void);
 

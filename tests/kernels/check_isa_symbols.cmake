@@ -4,7 +4,7 @@
 #   cmake -D NM=nm -D "OBJECTS=a.o;b.o" -P check_isa_symbols.cmake
 set(checked 0)
 foreach(object IN LISTS OBJECTS)
-  if(NOT object MATCHES "_(avx2|avx512|neon)\\.cc\\.o")
+  if(NOT object MATCHES "_(avx2|avx512|avx512vbmi|neon)\\.cc\\.o")
     continue()
   endif()
   execute_process(COMMAND ${NM} --defined-only --extern-only ${object}

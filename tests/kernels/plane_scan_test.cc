@@ -16,25 +16,33 @@ namespace {
 
 constexpr uint16_t kCanary = 0xBEEF;
 
-uint32_t NaiveSum(const uint8_t* plane, size_t plane_bytes, const uint8_t* lut, size_t row) {
+using Weights = std::vector<int8_t>;  // [plane_bytes * 8]
+
+// Of the weights of set bits, less that of the worst row.
+uint32_t NaiveSum(const uint8_t* plane, size_t plane_bytes, const Weights& weights, size_t row) {
   const uint8_t* block = plane + row / kBlockRows * plane_bytes * kBlockRows;
-  uint32_t sum = 0;
-  for (size_t c = 0; c < plane_bytes; ++c) {
-    const uint8_t code = block[c * kBlockRows + row % kBlockRows];
-    sum += lut[2 * c * 16 + (code & 15)] + lut[(2 * c + 1) * 16 + (code >> 4)];
+  int32_t sum = 0;
+  for (size_t j = 0; j < plane_bytes * 8; ++j) {
+    const bool set = block[j / 8 * kBlockRows + row % kBlockRows] >> (j % 8) & 1;
+    sum += std::max(-int32_t{weights[j]}, 0) + (set ? weights[j] : 0);
   }
-  return sum;
+  return static_cast<uint32_t>(sum);
 }
 
 // Checks every query count over `nblocks` blocks of random codes against the
 // naive sums and for writes outside the rows asked for.
-void CheckPlaneSums(size_t dim, size_t nblocks, const std::vector<AlignedVector<uint8_t>>& tables) {
+void CheckPlaneSums(size_t dim, size_t nblocks, const std::vector<Weights>& weights) {
   CAPTURE(dim);
   CAPTURE(nblocks);
   const size_t plane_bytes = PlaneBytes(dim);
   const size_t rows = nblocks * kBlockRows;
   const std::vector<uint8_t> plane = RandomBytes(nblocks * plane_bytes * kBlockRows, dim + nblocks);
   const size_t stride = rows + 8;
+  std::vector<AlignedVector<uint8_t>> tables(weights.size());
+  for (size_t q = 0; q < weights.size(); ++q) {
+    tables[q].resize(Kernels().plane_table_bytes(plane_bytes));
+    Kernels().plane_table(weights[q].data(), plane_bytes, tables[q].data());
+  }
   for (size_t nq = 1; nq <= kPlaneSumsMaxQueries; ++nq) {
     CAPTURE(nq);
     const uint8_t* luts[kPlaneSumsMaxQueries];
@@ -42,7 +50,7 @@ void CheckPlaneSums(size_t dim, size_t nblocks, const std::vector<AlignedVector<
     std::vector<uint16_t> expected(nq * stride, kCanary);
     for (size_t q = 0; q < nq; ++q) {
       for (size_t row = 0; row < rows; ++row) {
-        const uint32_t sum = NaiveSum(plane.data(), plane_bytes, luts[q], row);
+        const uint32_t sum = NaiveSum(plane.data(), plane_bytes, weights[q], row);
         REQUIRE(sum <= 65535);
         expected[q * stride + row] = static_cast<uint16_t>(sum);
       }
@@ -53,51 +61,79 @@ void CheckPlaneSums(size_t dim, size_t nblocks, const std::vector<AlignedVector<
   }
 }
 
-std::vector<AlignedVector<uint8_t>> RandomTables(size_t dim) {
-  const size_t most = PlaneLutMax(PlaneBytes(dim));
-  Random random(dim);
-  std::vector<AlignedVector<uint8_t>> tables(kPlaneSumsMaxQueries);
-  for (auto& table : tables) {
-    table.resize(2 * PlaneBytes(dim) * 16);
-    for (uint8_t& entry : table) {
-      entry = static_cast<uint8_t>(random.Below(static_cast<uint32_t>(most) + 1));
+// Magnitudes that reach the limits: of every nibble as far as its group allows it.
+// The share of a nibble that one coordinate has is random, and so are the signs.
+Weights WidestWeights(size_t plane_bytes, Random* random) {
+  const size_t most = PlaneLutMax(plane_bytes);
+  Weights weights(plane_bytes * 8);
+  size_t left = 0;  // of the group
+  for (size_t j = 0; j < weights.size(); j += 4) {
+    if (j % (kPlaneGroupBytes * 8) == 0) left = kPlaneGroupMax;
+    size_t of_nibble = std::min(most, left);
+    left -= of_nibble;
+    for (size_t i = 0; i < 4; ++i) {
+      const size_t magnitude =
+          i == 3 ? of_nibble : random->Below(static_cast<uint32_t>(of_nibble) + 1);
+      of_nibble -= magnitude;
+      weights[j + i] = static_cast<int8_t>(magnitude);
+      if (random->Below(2) == 1) weights[j + i] = static_cast<int8_t>(-weights[j + i]);
     }
   }
-  return tables;
+  return weights;
 }
 
-TEST_CASE("plane sums equal the sums of table entries") {
-  for (size_t dim = 1; dim <= 200; ++dim) CheckPlaneSums(dim, 1 + dim % 7, RandomTables(dim));
-  for (size_t dim : {384, 385, 767, 768, 1000, 1024, 1536, 3072, 4095, 4160, 4161, 4200}) {
-    CheckPlaneSums(dim, 5, RandomTables(dim));
+std::vector<Weights> RandomWeights(size_t dim) {
+  Random random(dim);
+  std::vector<Weights> weights(kPlaneSumsMaxQueries);
+  for (Weights& one : weights) {
+    one = WidestWeights(PlaneBytes(dim), &random);
+    for (int8_t& weight : one) {
+      weight = static_cast<int8_t>(weight * static_cast<int>(random.Below(5)) / 4);
+    }
   }
-  CheckPlaneSums(65536, 2, RandomTables(65536));
+  return weights;
+}
+
+TEST_CASE("plane sums equal the sums of weights") {
+  for (size_t dim = 1; dim <= 200; ++dim) CheckPlaneSums(dim, 1 + dim % 7, RandomWeights(dim));
+  for (size_t dim : {384, 385, 767, 768, 1000, 1024, 1536, 3072, 4095, 4160, 4161, 4200}) {
+    CheckPlaneSums(dim, 5, RandomWeights(dim));
+  }
+  CheckPlaneSums(65536, 2, RandomWeights(65536));
 }
 
 TEST_CASE("plane sums cover every number of blocks") {
   for (size_t nblocks = 0; nblocks <= 20; ++nblocks) {
-    CheckPlaneSums(16, nblocks, RandomTables(16));
-    CheckPlaneSums(100, nblocks, RandomTables(100));
+    CheckPlaneSums(16, nblocks, RandomWeights(16));
+    CheckPlaneSums(100, nblocks, RandomWeights(100));
   }
 }
 
 TEST_CASE("plane sums of the largest entries do not overflow") {
-  for (size_t dim = 1; dim <= 4200; dim = dim * 3 / 2 + 1) {
-    std::vector<AlignedVector<uint8_t>> tables(kPlaneSumsMaxQueries);
-    const size_t most = PlaneLutMax(PlaneBytes(dim));
-    for (auto& table : tables) {
-      table.assign(2 * PlaneBytes(dim) * 16, static_cast<uint8_t>(most));
+  for (size_t dim = 1; dim <= 65536;
+       dim = dim < 65536 ? std::min<size_t>(dim * 3 / 2 + 1, 65536) : dim + 1) {
+    CHECK(PlaneLutMax(PlaneBytes(dim)) >= 1);
+    Random random(dim);
+    std::vector<Weights> weights(kPlaneSumsMaxQueries);
+    for (Weights& one : weights) {
+      one = WidestWeights(PlaneBytes(dim), &random);
+      // Of one sign, so that rows of one byte repeated have nothing or all of it.
+      for (int8_t& weight : one) weight = static_cast<int8_t>(std::abs(weight));
     }
-    CheckPlaneSums(dim, 3, tables);
+    CheckPlaneSums(dim, 3, weights);
   }
-  for (size_t dim : {4160, 4161, 8192, 20000, 65536}) {
-    std::vector<AlignedVector<uint8_t>> tables(kPlaneSumsMaxQueries);
-    const size_t most = PlaneLutMax(PlaneBytes(dim));
-    CHECK(most >= 1);
-    for (auto& table : tables) {
-      table.assign(2 * PlaneBytes(dim) * 16, static_cast<uint8_t>(most));
+}
+
+void CheckWithinLimits(const int8_t* weights, size_t plane_bytes) {
+  for (size_t n : {size_t{4}, kPlaneGroupBytes * 8}) {
+    const size_t most = n == 4 ? PlaneLutMax(plane_bytes) : kPlaneGroupMax;
+    for (size_t begin = 0; begin < plane_bytes * 8; begin += n) {
+      size_t sum = 0;
+      for (size_t j = begin; j < std::min(begin + n, plane_bytes * 8); ++j) {
+        sum += static_cast<size_t>(std::abs(weights[j]));
+      }
+      REQUIRE(sum <= most);
     }
-    CheckPlaneSums(dim, 1, tables);
   }
 }
 
@@ -105,12 +141,12 @@ TEST_CASE("plane sums of the largest entries do not overflow") {
 double LargestErrorInSteps(const std::vector<float>& query, uint64_t seed) {
   const size_t dim = query.size();
   const size_t plane_bytes = PlaneBytes(dim);
-  AlignedVector<uint8_t> table(2 * plane_bytes * 16);
+  AlignedVector<uint8_t> table(Kernels().plane_table_bytes(plane_bytes));
   AlignedVector<int8_t> weights(plane_bytes * 8, 9);
-  const PlaneLut lut = BuildPlaneLut(query.data(), dim, table.data(), weights.data());
+  const PlaneLut lut = BuildPlaneLut(Kernels(), query.data(), dim, table.data(), weights.data());
   REQUIRE(lut.table == table.data());
   REQUIRE(lut.weights == weights.data());
-  REQUIRE(*std::max_element(table.begin(), table.end()) <= PlaneLutMax(plane_bytes));
+  CheckWithinLimits(weights.data(), plane_bytes);
   std::vector<uint8_t> plane = RandomBytes(plane_bytes * kBlockRows, seed);
   for (size_t j = dim; j < plane_bytes * 8; ++j) {  // padding bits are zero
     for (size_t r = 0; r < kBlockRows; ++r) {
@@ -151,9 +187,10 @@ TEST_CASE("bias + step * sum is the signed sum within a quarter step per coordin
 TEST_CASE("a table holds the sums of its nibble's weights, none above the limit") {
   const std::vector<float> query = {1, 2, 4, 8, 0, 0, 0, 0, -1, -2, -4, -8};
   const size_t padded = PlaneBytes(query.size()) * 8;
-  AlignedVector<uint8_t> table(2 * PlaneBytes(query.size()) * 16);
+  AlignedVector<uint8_t> table(NibbleTableBytes(PlaneBytes(query.size())));
   AlignedVector<int8_t> weights(padded);
-  const PlaneLut lut = BuildPlaneLut(query.data(), query.size(), table.data(), weights.data());
+  const PlaneLut lut =
+      BuildPlaneLut(*ScalarKernels(), query.data(), query.size(), table.data(), weights.data());
   // 63 / 15 * {1, 2, 4, 8} rounds to {4, 8, 17, 34}, which add up to 63.
   CHECK(lut.step == doctest::Approx(30.0 / 63));
   CHECK(lut.bias == doctest::Approx(-63 * 30.0 / 63));
@@ -172,13 +209,27 @@ TEST_CASE("a table holds the sums of its nibble's weights, none above the limit"
   }
 }
 
+TEST_CASE("the widest three bytes of a row set the step where they need more room than a nibble") {
+  std::vector<float> query(48, 1.0f);  // 24 of 1 add up to six nibbles of 4
+  for (size_t j = 24; j < 48; ++j) query[j] = 0.5f;
+  const size_t plane_bytes = PlaneBytes(query.size());
+  AlignedVector<uint8_t> table(Kernels().plane_table_bytes(plane_bytes));
+  AlignedVector<int8_t> weights(plane_bytes * 8);
+  const PlaneLut lut =
+      BuildPlaneLut(Kernels(), query.data(), query.size(), table.data(), weights.data());
+  CheckWithinLimits(weights.data(), plane_bytes);
+  CHECK(weights[0] == 10);  // 255 / 24, and not 63 / 4
+  CHECK(weights[47] == 5);
+  CHECK(lut.step == doctest::Approx(0.2).epsilon(0.1));
+}
+
 TEST_CASE("a query that float32 cannot scan gives a table of zeros") {
   for (float value : {0.0f, -0.0f, 1e-44f, 3e38f}) {
     CAPTURE(value);
     const std::vector<float> query(20, value);
-    AlignedVector<uint8_t> table(2 * PlaneBytes(20) * 16, 9);
+    AlignedVector<uint8_t> table(Kernels().plane_table_bytes(PlaneBytes(20)), 9);
     AlignedVector<int8_t> weights(PlaneBytes(20) * 8, 9);
-    const PlaneLut lut = BuildPlaneLut(query.data(), 20, table.data(), weights.data());
+    const PlaneLut lut = BuildPlaneLut(Kernels(), query.data(), 20, table.data(), weights.data());
     CHECK(lut.step == 0);
     CHECK(lut.bias == 0);
     CHECK(std::all_of(table.begin(), table.end(), [](uint8_t entry) { return entry == 0; }));

@@ -15,7 +15,7 @@ import quashdb
 
 def test_version_and_isa():
     assert quashdb.__version__.count(".") == 2
-    assert quashdb.isa() in ("scalar", "avx2", "avx512", "neon")
+    assert quashdb.isa() in ("scalar", "avx2", "avx512", "avx512vbmi", "neon")
 
 
 def test_context_manager_closes_and_close_is_idempotent(tmp_path):

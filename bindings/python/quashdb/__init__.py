@@ -64,8 +64,8 @@ def __getattr__(name: str) -> str:
 
 
 def isa() -> str:
-    """The instruction set in use: "scalar", "avx2", "avx512" or "neon"; the
-    environment variable QUASH_ISA lowers it."""
+    """The instruction set in use: "scalar", "avx2", "avx512", "avx512vbmi" or
+    "neon"; the environment variable QUASH_ISA lowers it."""
     name: str = _lib.quash_isa().decode()
     return name
 
