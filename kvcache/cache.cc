@@ -466,29 +466,36 @@ Status Cache::Read(quash_kv_seq seq, uint32_t layer, uint64_t begin, uint64_t n,
     }
   };
   raw(tokens.sinks);
-  std::vector<float> rows(kPageTokens * dim);
+  struct Part {
+    const uint8_t* page;
+    uint64_t position;     // of the page's first token
+    uint64_t first, last;  // of those wanted
+  };
+  std::vector<Part> parts;
   for (const TableEntry& entry : tokens.pages) {
     const uint64_t first = std::max(begin, position);
     const uint64_t last = std::min(end, position + entry.tokens);
-    for (size_t head = 0; first < last && head < heads; ++head) {
-      const uint8_t* head_page = entry.page->data() + head * format_.head_page_bytes;
-      const auto* scales =
-          reinterpret_cast<const uint16_t*>(entry.page->data() + format_.mean_scales) + 2 * head;
-      for (const bool is_key : {true, false}) {
-        float* to = is_key ? k : v;
-        if (to == nullptr) continue;
-        const PartCodec& codec = is_key ? *k_codec_ : *v_codec_;
-        codec.Open(head_page, scales[is_key ? 0 : 1], first - position, last - first, rows.data());
-        for (uint64_t t = first; t < last; ++t) {
-          std::copy_n(rows.data() + (t - first) * dim, dim,
-                      to + ((t - begin) * heads + head) * dim);
-        }
-      }
-    }
+    if (first < last) parts.push_back({entry.page->data(), position, first, last});
     position += entry.tokens;
   }
   raw(tokens.open);
-  return Status();
+  return ParallelFor(parts.size() * heads, ThreadCount(options_.threads), [&](size_t i, size_t) {
+    const auto [page, page_begin, first, last] = parts[i / heads];
+    const size_t head = i % heads;
+    const uint8_t* head_page = page + head * format_.head_page_bytes;
+    const auto* scales = reinterpret_cast<const uint16_t*>(page + format_.mean_scales) + 2 * head;
+    std::vector<float> rows((last - first) * dim);
+    for (const bool is_key : {true, false}) {
+      float* to = is_key ? k : v;
+      if (to == nullptr) continue;
+      const PartCodec& codec = is_key ? *k_codec_ : *v_codec_;
+      codec.Open(head_page, scales[is_key ? 0 : 1], first - page_begin, last - first, rows.data());
+      for (uint64_t t = first; t < last; ++t) {
+        std::copy_n(rows.data() + (t - first) * dim, dim, to + ((t - begin) * heads + head) * dim);
+      }
+    }
+    return Status();
+  });
 }
 
 Status Cache::Stats(quash_kv_seq seq, quash_kv_stats* out) const {

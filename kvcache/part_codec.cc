@@ -268,28 +268,33 @@ void PartCodec::Open(const uint8_t* head_page, uint16_t mean_scale, size_t begin
                      float* x) const {
   std::vector<float> rotated(n * rotated_floats_);
   std::vector<float> scratch(scratch_floats());
-  std::vector<uint8_t> row(std::max<size_t>(head_dim_, kPageTokens));
+  std::vector<int8_t> levels(kPageTokens * head_dim_ + 32);  // as unpack_levels asks
   size_t at = 0;
   for (size_t b = 0; b < format_.bands.size(); ++b) {
     const BandFormat& band = format_.bands[b];
-    const auto* scales = reinterpret_cast<const uint16_t*>(head_page + band.scales);
+    const auto* scales = reinterpret_cast<const uint16_t*>(head_page + band.scales) + begin;
     const uint8_t* packed = head_page + band.codes;
-    const auto put = [&](size_t t, size_t j, uint8_t code) {
-      if (t < begin || t >= begin + n) return;
-      rotated[(t - begin) * rotated_floats_ + at + j] =
-          FromF16(scales[t]) * static_cast<float>(codebooks_[b].levels[code]);
-    };
+    float* of_band = rotated.data() + at;
     if (side_ == Side::kKey) {
-      for (size_t t = begin; t < begin + n; ++t) {
-        UnpackSignedRow(packed + t * SignedRowBytes(band.dim, band.bits), band.dim, band.bits,
-                        row.data());
-        for (size_t j = 0; j < band.dim; ++j) put(t, j, row[j]);
+      const size_t row_bytes = SignedRowBytes(band.dim, band.bits);
+      Attend().unpack_levels(packed + begin * row_bytes, n, band.dim, band.bits,
+                             codebooks_[b].levels, levels.data());
+      for (size_t t = 0; t < n; ++t) {
+        const float scale = FromF16(scales[t]);
+        const int8_t* of_token = levels.data() + t * band.dim;
+        float* out = of_band + t * rotated_floats_;
+        for (size_t j = 0; j < band.dim; ++j) out[j] = scale * static_cast<float>(of_token[j]);
       }
     } else {
-      for (size_t j = 0; j < band.dim; ++j) {
-        UnpackSignedRow(packed + j * SignedRowBytes(kPageTokens, band.bits), kPageTokens, band.bits,
-                        row.data());
-        for (size_t t = begin; t < begin + n; ++t) put(t, j, row[t]);
+      Attend().unpack_levels(packed, band.dim, kPageTokens, band.bits, codebooks_[b].levels,
+                             levels.data());
+      for (size_t t = 0; t < n; ++t) {
+        const float scale = FromF16(scales[t]);
+        const int8_t* of_token = levels.data() + begin + t;
+        float* out = of_band + t * rotated_floats_;
+        for (size_t j = 0; j < band.dim; ++j) {
+          out[j] = scale * static_cast<float>(of_token[j * kPageTokens]);
+        }
       }
     }
     at += band.dim;

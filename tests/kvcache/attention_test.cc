@@ -126,6 +126,7 @@ TEST_CASE("results do not depend on threads or on how tokens came") {
     const Query query = {.heads = 16, .rows = rows};
     const auto q = Random(rows * query.heads * shape.head_dim, 3);
     std::vector<Answer> answers;
+    std::vector<Read> reads;
     for (const uint32_t threads : {1u, 2u, 5u}) {
       const CachePtr cache =
           MakeCache(shape, [&](quash_kv_options* options) { options->threads = threads; });
@@ -137,6 +138,11 @@ TEST_CASE("results do not depend on threads or on how tokens came") {
                {v.begin() + t * token, v.begin() + end * token});
       }
       answers.push_back(Attend(cache.get(), seq, shape, query, q));
+      reads.push_back(ReadAll(cache.get(), seq, shape));
+    }
+    for (const Read& read : reads) {
+      CHECK(read.k == reads[0].k);
+      CHECK(read.v == reads[0].v);
     }
     for (const Answer& answer : answers) {
       CHECK(answer.out == answers[0].out);
