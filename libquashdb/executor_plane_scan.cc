@@ -14,8 +14,9 @@ namespace {
 // Sums and scales of a chunk stay in L1, its plane in L2 up to a few hundred dimensions.
 constexpr size_t kChunkBlocks = 32;
 // Sums are kept for a window of several chunks, and rows taken from it only when the
-// best of all its blocks have told how good they must be. Shared by the queries.
-constexpr size_t kWindowBlocks = 2048;
+// best of all its blocks have told how good they must be. Shared by the queries; a plane
+// of all takes 1 MiB.
+constexpr size_t kWindowBlocks = 16384;
 // Of a plane: the parts of a window stay in memory, whether the budget keeps them or not.
 constexpr size_t kWindowBytes = 4 << 20;
 // Without that (bounds, fixed widths) every row of a chunk survives until some rows are
@@ -43,10 +44,11 @@ struct Place {
 };
 
 struct Scratch {
-  alignas(kAlignment) uint16_t sums1[kWindowBlocks * kBlockRows];
-  alignas(kAlignment) uint16_t sums2[kWindowBlocks * kBlockRows];
-  alignas(kAlignment) float best[kWindowBlocks];
-  alignas(kAlignment) float keys[kWindowBlocks];
+  ScratchBuffer buffer;  // of the four that follow
+  uint16_t* sums1;       // [queries][window rows]
+  uint16_t* sums2;       // [queries][window rows], for two planes
+  float* best;           // [queries][window blocks]
+  float* keys;           // [window blocks]
   alignas(kAlignment) uint32_t rows[kChunkBlocks * kBlockRows];
   alignas(kAlignment) float scores[kChunkBlocks * kBlockRows];
   std::vector<Chunk> chunks;  // of the window
@@ -63,19 +65,29 @@ struct WindowSums {
 
 class PlaneScan {
  public:
-  PlaneScan(size_t plane_bytes, std::span<const PreparedQuery> queries,
-            std::span<CandidateSet> sets, Scratch* scratch)
+  //   blocks  to scan at most
+  PlaneScan(size_t plane_bytes, size_t planes, size_t blocks,
+            std::span<const PreparedQuery> queries, std::span<CandidateSet> sets, Scratch* scratch)
       : plane_bytes_(plane_bytes),
         queries_(queries),
         sets_(sets),
         scratch_(scratch),
         expects_(sets[0].expects()),  // all have the bounds of one plan
-        window_blocks_(std::min(kWindowBlocks / queries.size(),
-                                std::max(kChunkBlocks, kWindowBytes / (plane_bytes * kBlockRows)))),
+        window_blocks_(
+            std::min({kWindowBlocks / queries.size(), std::max<size_t>(blocks, 1),
+                      std::max(kChunkBlocks, kWindowBytes / (plane_bytes * kBlockRows))})),
         chunk_blocks_(std::min(expects_ ? kChunkBlocks : kFirstChunkBlocks, window_blocks_)),
         chunks_(scratch->chunks),
         pins_(scratch->pins) {
     scratch->backward = !scratch->backward;
+    const size_t of_window = window_blocks_ * queries.size();
+    const size_t sums = of_window * kBlockRows;
+    const size_t bytes =
+        planes * sums * sizeof(uint16_t) + (of_window + window_blocks_) * sizeof(float);
+    scratch->sums1 = static_cast<uint16_t*>(scratch->buffer.Reserve(bytes));
+    scratch->sums2 = scratch->sums1 + sums;
+    scratch->best = reinterpret_cast<float*>(scratch->sums1 + planes * sums);
+    scratch->keys = scratch->best + of_window;
   }
   ~PlaneScan() { Clear(); }
   PlaneScan(const PlaneScan&) = delete;
@@ -316,7 +328,9 @@ Status ScanPlanes(const Snapshot& snapshot, const MatchingRows& matching,
   static thread_local Scratch scratch;
   const CodeLayout& layout = snapshot.quantizer->layout();
   const size_t block_bytes = layout.block_bytes();
-  PlaneScan scan(layout.plane_bytes(), queries, sets, &scratch);
+  size_t blocks = 0;
+  for (const BlockRange& range : ranges) blocks += range.end - range.begin;
+  PlaneScan scan(layout.plane_bytes(), planes, blocks, queries, sets, &scratch);
   for (const BlockRange& range : ranges) {
     const Segment& segment = *snapshot.segments[range.segment].segment;
     const uint32_t* mask = matching.mask(range.segment);
