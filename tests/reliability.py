@@ -39,7 +39,7 @@ FUZZERS = (
       for name in ("statement", "filter", "npy", "fvecs", "jsonl")),
     ("record", 10_000_000, 1_000_000, 256, 4096, 256, 60),
     ("api", 10_000_000, 1_000_000, 64, 512, 1024, 60),
-    ("kv", 10_000_000, 1_000_000, 256, 512, 1024, 60),
+    ("kv", 10_000_000, 1_000_000, 96, 512, 1024, 60),
 )  # fmt: skip
 SKIPPED = 77  # the exit status of a test that this machine cannot run
 FUZZ_SECONDS = 60  # of each fuzzer in the CI tier
