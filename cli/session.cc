@@ -90,14 +90,14 @@ void Session::Print(const std::vector<std::string>& columns, std::vector<std::ve
 }
 
 void Session::Remark(std::string_view text) {
-  if (!settings.interactive && !StderrIsTerminal()) return;
-  if (!output.paging() || !StderrIsTerminal()) {
+  const bool is_terminal = StderrIsTerminal();
+  if (is_terminal && output.paging()) {  // which has the terminal
+    try {
+      output.Write(fmt::format("{}\n", text));
+    } catch (const PagerQuit&) {  // the next result ends what is shown
+    }
+  } else if (is_terminal || settings.interactive) {
     fmt::print(stderr, "{}\n", text);
-    return;
-  }
-  try {
-    output.Write(fmt::format("{}\n", text));  // the terminal is the pager's
-  } catch (const PagerQuit&) {  // the next result ends what is shown
   }
 }
 

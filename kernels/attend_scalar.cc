@@ -14,31 +14,10 @@ constexpr size_t kLanes = 16;
 
 void UnpackLevels(const uint8_t* rows, size_t nrows, size_t n, size_t bits, const int8_t* levels,
                   int8_t* out) {
-  // By sign-magnitude code: the ascending index has its top bit inverted, and the
-  // lower ones too if negative.
-  const size_t count = size_t{1} << bits;
-  int8_t table[16];
-  for (size_t i = 0; i < 16; ++i) {
-    const size_t code = i % count;
-    table[i] = levels[code ^ (code >= count / 2 ? count - 1 : count / 2)];
-  }
-  // By strided fields; at 3 bits magnitudes first, then the signs above them.
-  const size_t width = bits == 3 ? 2 : bits;
-  const size_t m = n * width / 8;
   for (size_t r = 0; r < nrows; ++r, rows += SignedRowBytes(n, bits), out += n) {
-    for (size_t i = 0; i * width < 8; ++i) {
-      for (size_t j = 0; j < m; ++j) {
-        const size_t code = rows[j] >> (i * width) & ((size_t{1} << width) - 1);
-        out[i * m + j] = bits == 3 ? static_cast<int8_t>(code) : table[code];
-      }
-    }
-    if (bits != 3) continue;
-    for (size_t i = 0; i < 8; ++i) {
-      for (size_t j = i * n / 8; j < (i + 1) * n / 8; ++j) {
-        const size_t sign = rows[m + j - i * n / 8] >> i & 1;
-        out[j] = table[static_cast<size_t>(out[j]) | sign << 2];
-      }
-    }
+    auto* codes = reinterpret_cast<uint8_t*>(out);
+    UnpackSignedRow(rows, n, bits, codes);
+    for (size_t j = 0; j < n; ++j) out[j] = levels[codes[j]];
   }
 }
 

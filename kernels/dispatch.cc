@@ -69,18 +69,15 @@ const ScanKernels* KernelsFor(Isa isa) {
 
 const ScanKernels& Kernels() {
   static const ScanKernels& chosen = []() -> const ScanKernels& {
-    constexpr Isa kBestFirst[] = {Isa::kAvx512Vbmi, Isa::kAvx512, Isa::kAvx2, Isa::kNeon,
-                                  Isa::kScalar};
-    if (const char* wanted = std::getenv("QUASH_ISA")) {
-      for (const Isa isa : kBestFirst) {
-        const ScanKernels* kernels = KernelsFor(isa);
-        if (kernels != nullptr && std::strcmp(wanted, IsaName(isa)) == 0) return *kernels;
-      }
+    const char* wanted = std::getenv("QUASH_ISA");
+    const ScanKernels* best = ScalarKernels();
+    for (const Isa isa : kAllIsas) {
+      const ScanKernels* kernels = KernelsFor(isa);
+      if (kernels == nullptr) continue;
+      if (wanted != nullptr && std::strcmp(wanted, IsaName(isa)) == 0) return *kernels;
+      best = kernels;
     }
-    for (const Isa isa : kBestFirst) {
-      if (const ScanKernels* kernels = KernelsFor(isa)) return *kernels;
-    }
-    return *ScalarKernels();
+    return *best;
   }();
   return chosen;
 }

@@ -5,6 +5,7 @@
 
 namespace quash {
 
+// Of each architecture the better ones last.
 enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Vbmi, kNeon };
 inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vbmi,
                                    Isa::kNeon};

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "kernels/scan.h"
+#include "kernels/scan_plane_sums.h"
 #include "kernels/scan_scores.h"
 
 namespace quash {
@@ -38,46 +39,13 @@ inline __m256i Table(const uint8_t* table) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
 }
 
-template <size_t kQueries>
-void PlaneSumsOf(const uint8_t* plane, size_t nblocks, size_t plane_bytes,
-                 const uint8_t* const* luts, uint16_t* sums, size_t sums_stride) {
-  const __m256i low_nibble = _mm256_set1_epi8(15);
-  for (size_t block = 0; block < nblocks; ++block) {
-    const uint8_t* codes = plane + block * plane_bytes * kBlockRows;
-    RowSums rows[kQueries];
-    for (size_t byte = 0; byte < plane_bytes; byte += 2) {
-      const auto* pair = reinterpret_cast<const __m256i*>(codes + byte * kBlockRows);
-      // A block ahead: the scan streams, and the table stays in L1.
-      _mm_prefetch(reinterpret_cast<const char*>(pair) + plane_bytes * kBlockRows, _MM_HINT_T0);
-      const __m256i first = _mm256_loadu_si256(pair);
-      const __m256i second = _mm256_loadu_si256(pair + 1);
-      const __m256i first_low = _mm256_and_si256(first, low_nibble);
-      const __m256i first_high = _mm256_and_si256(_mm256_srli_epi16(first, 4), low_nibble);
-      const __m256i second_low = _mm256_and_si256(second, low_nibble);
-      const __m256i second_high = _mm256_and_si256(_mm256_srli_epi16(second, 4), low_nibble);
-      for (size_t q = 0; q < kQueries; ++q) {
-        const uint8_t* tables = luts[q] + byte * 32;
-        const __m256i sum_first =
-            _mm256_add_epi8(_mm256_shuffle_epi8(Table(tables), first_low),
-                            _mm256_shuffle_epi8(Table(tables + 16), first_high));
-        const __m256i sum_second =
-            _mm256_add_epi8(_mm256_shuffle_epi8(Table(tables + 32), second_low),
-                            _mm256_shuffle_epi8(Table(tables + 48), second_high));
-        rows[q].Add(_mm256_add_epi8(sum_first, sum_second));
-      }
-    }
-    for (size_t q = 0; q < kQueries; ++q) {
-      rows[q].Store(sums + q * sums_stride + block * kBlockRows);
-    }
-  }
-}
-
-// One query: two blocks at once share the loaded tables, whose loads would bound the speed.
-void PlaneSumsOfOne(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const uint8_t* lut,
-                    uint16_t* sums) {
+// One query over pairs of blocks, which share the loaded tables, whose loads would bound
+// the speed.
+void SumPairs(const uint8_t* plane, size_t npairs, size_t plane_bytes, const uint8_t* lut,
+              uint16_t* sums) {
   const size_t block_bytes = plane_bytes * kBlockRows;
   const __m256i low_nibble = _mm256_set1_epi8(15);
-  for (; nblocks >= 2; nblocks -= 2, plane += 2 * block_bytes, sums += 2 * kBlockRows) {
+  for (; npairs != 0; --npairs, plane += 2 * block_bytes, sums += 2 * kBlockRows) {
     RowSums rows[2];
     const auto* next = reinterpret_cast<const char*>(plane + 2 * block_bytes);
     for (size_t byte = 0; byte < plane_bytes; byte += 2) {
@@ -107,20 +75,44 @@ void PlaneSumsOfOne(const uint8_t* plane, size_t nblocks, size_t plane_bytes, co
     rows[0].Store(sums);
     rows[1].Store(sums + kBlockRows);
   }
-  if (nblocks != 0) PlaneSumsOf<1>(plane, 1, plane_bytes, &lut, sums, kBlockRows);
 }
 
-void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const uint8_t* const* luts,
-               size_t nq, uint16_t* sums, size_t sums_stride) {
-  switch (nq) {
-    case 1:
-      return PlaneSumsOfOne(plane, nblocks, plane_bytes, luts[0], sums);
-    case 2:
-      return PlaneSumsOf<2>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
-    case 3:
-      return PlaneSumsOf<3>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
-    default:
-      return PlaneSumsOf<4>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
+template <size_t kQueries>
+void PlaneSumsOf(const uint8_t* plane, size_t nblocks, size_t plane_bytes,
+                 const uint8_t* const* luts, uint16_t* sums, size_t sums_stride) {
+  size_t block = 0;
+  if constexpr (kQueries == 1) {
+    SumPairs(plane, nblocks / 2, plane_bytes, luts[0], sums);
+    block = nblocks / 2 * 2;
+  }
+  const __m256i low_nibble = _mm256_set1_epi8(15);
+  for (; block < nblocks; ++block) {
+    const uint8_t* codes = plane + block * plane_bytes * kBlockRows;
+    RowSums rows[kQueries];
+    for (size_t byte = 0; byte < plane_bytes; byte += 2) {
+      const auto* pair = reinterpret_cast<const __m256i*>(codes + byte * kBlockRows);
+      // A block ahead: the scan streams, and the table stays in L1.
+      _mm_prefetch(reinterpret_cast<const char*>(pair) + plane_bytes * kBlockRows, _MM_HINT_T0);
+      const __m256i first = _mm256_loadu_si256(pair);
+      const __m256i second = _mm256_loadu_si256(pair + 1);
+      const __m256i first_low = _mm256_and_si256(first, low_nibble);
+      const __m256i first_high = _mm256_and_si256(_mm256_srli_epi16(first, 4), low_nibble);
+      const __m256i second_low = _mm256_and_si256(second, low_nibble);
+      const __m256i second_high = _mm256_and_si256(_mm256_srli_epi16(second, 4), low_nibble);
+      for (size_t q = 0; q < kQueries; ++q) {
+        const uint8_t* tables = luts[q] + byte * 32;
+        const __m256i sum_first =
+            _mm256_add_epi8(_mm256_shuffle_epi8(Table(tables), first_low),
+                            _mm256_shuffle_epi8(Table(tables + 16), first_high));
+        const __m256i sum_second =
+            _mm256_add_epi8(_mm256_shuffle_epi8(Table(tables + 32), second_low),
+                            _mm256_shuffle_epi8(Table(tables + 48), second_high));
+        rows[q].Add(_mm256_add_epi8(sum_first, sum_second));
+      }
+    }
+    for (size_t q = 0; q < kQueries; ++q) {
+      rows[q].Store(sums + q * sums_stride + block * kBlockRows);
+    }
   }
 }
 

@@ -3,6 +3,7 @@
 #include <arm_neon.h>
 
 #include "kernels/scan.h"
+#include "kernels/scan_plane_sums.h"
 #include "kernels/scan_scores.h"
 
 namespace quash {
@@ -67,20 +68,6 @@ void PlaneSumsOf(const uint8_t* plane, size_t nblocks, size_t plane_bytes,
       rows[q][0].Store(out);
       rows[q][1].Store(out + 16);
     }
-  }
-}
-
-void PlaneSums(const uint8_t* plane, size_t nblocks, size_t plane_bytes, const uint8_t* const* luts,
-               size_t nq, uint16_t* sums, size_t sums_stride) {
-  switch (nq) {
-    case 1:
-      return PlaneSumsOf<1>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
-    case 2:
-      return PlaneSumsOf<2>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
-    case 3:
-      return PlaneSumsOf<3>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
-    default:
-      return PlaneSumsOf<4>(plane, nblocks, plane_bytes, luts, sums, sums_stride);
   }
 }
 

@@ -174,62 +174,67 @@ TEST_CASE("a directory that may not be written to can be read") {
   set(fs::perms::owner_all, fs::perms::owner_all);  // so that it can be removed
 }
 
-TEST_CASE("a follower sees the writer's batches after a refresh, each whole") {
+// A database that a child writes, opened as follower.
+struct Followed {
+  Followed() {
+    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    db = Open(path, QUASH_OPEN_FOLLOWER);
+    rows = OpenCollection(db.get(), "rows");
+  }
+
   const TempDir dir;
   const std::string path = Prepare(dir);
-  Child writer({"write", path});
-  REQUIRE(writer.ReadLine() == "QUASH_OK");
-  const Db follower = Open(path, QUASH_OPEN_FOLLOWER);
-  const Collection rows = OpenCollection(follower.get(), "rows");
-  CHECK(Count(rows.get()) == 2000);
+  Child writer{{"write", path}};
+  Db db;
+  Collection rows;
+};
+
+TEST_CASE("a follower sees the writer's batches after a refresh, each whole") {
+  Followed followed;
+  CHECK(Count(followed.rows.get()) == 2000);
   const auto tell = [&](const std::string& command) {
-    writer.Write(command);
-    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    followed.writer.Write(command);
+    REQUIRE(followed.writer.ReadLine() == "QUASH_OK");
   };
   tell("add 500 10000 3");
-  CHECK(Count(rows.get()) == 2000);
-  REQUIRE_OK(quash_refresh(follower.get()));
-  CHECK(Count(rows.get()) == 2500);
-  CHECK(Count(rows.get(), "id >= 10000 AND fresh = TRUE") == 250);
+  CHECK(Count(followed.rows.get()) == 2000);
+  REQUIRE_OK(quash_refresh(followed.db.get()));
+  CHECK(Count(followed.rows.get()) == 2500);
+  CHECK(Count(followed.rows.get(), "id >= 10000 AND fresh = TRUE") == 250);
 
   tell("delete id < 1000");
   tell("field note");
   tell("add 3000 20000 4");
   tell("compact");
-  REQUIRE_OK(quash_refresh(follower.get()));
-  CHECK(Count(rows.get()) == 4500);
-  CHECK(Count(rows.get(), "note IS NULL") == 4500);
-  CHECK(Count(rows.get(), "id < 1000") == 0);
+  REQUIRE_OK(quash_refresh(followed.db.get()));
+  CHECK(Count(followed.rows.get()) == 4500);
+  CHECK(Count(followed.rows.get(), "note IS NULL") == 4500);
+  CHECK(Count(followed.rows.get(), "id < 1000") == 0);
   const auto vectors = RandomVectors(3000, 16, 4);
   int64_t id = 0;
   float score = 0;
-  REQUIRE_OK(quash_search_into(rows.get(), vectors.data() + 123 * 16, 1, 1, nullptr, &id, &score,
-                               nullptr));
+  REQUIRE_OK(quash_search_into(followed.rows.get(), vectors.data() + 123 * 16, 1, 1, nullptr, &id,
+                               &score, nullptr));
   CHECK(id == 20123);
 
-  CheckRefusesWrites(follower.get(), "as follower");
+  CheckRefusesWrites(followed.db.get(), "as follower");
   // Many batches with refreshes in between: only ever whole ones.
   for (int batch = 0; batch < 30; ++batch) {
-    writer.Write(fmt::format("add 100 {} {}", 100000 + 100 * batch, batch));
-    REQUIRE_OK(quash_refresh(follower.get()));
-    CHECK(Count(rows.get()) % 100 == 0);
-    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    followed.writer.Write(fmt::format("add 100 {} {}", 100000 + 100 * batch, batch));
+    REQUIRE_OK(quash_refresh(followed.db.get()));
+    CHECK(Count(followed.rows.get()) % 100 == 0);
+    REQUIRE(followed.writer.ReadLine() == "QUASH_OK");
   }
-  REQUIRE_OK(quash_refresh(follower.get()));
-  CHECK(Count(rows.get()) == 7500);
-  CHECK(writer.Wait() == 0);
+  REQUIRE_OK(quash_refresh(followed.db.get()));
+  CHECK(Count(followed.rows.get()) == 7500);
+  CHECK(followed.writer.Wait() == 0);
   // The writer has gone: what it left is still there.
-  REQUIRE_OK(quash_refresh(follower.get()));
-  CHECK(Count(rows.get()) == 7500);
+  REQUIRE_OK(quash_refresh(followed.db.get()));
+  CHECK(Count(followed.rows.get()) == 7500);
 }
 
 TEST_CASE("a follower's threads refresh and read at once, and none goes back") {
-  const TempDir dir;
-  const std::string path = Prepare(dir);
-  Child writer({"write", path});
-  REQUIRE(writer.ReadLine() == "QUASH_OK");
-  const Db follower = Open(path, QUASH_OPEN_FOLLOWER);
-  const Collection rows = OpenCollection(follower.get(), "rows");
+  Followed followed;
   std::atomic<bool> stop{false};
   std::atomic<int> failures{0}, fell_back{0};
   std::vector<std::thread> threads;
@@ -238,8 +243,8 @@ TEST_CASE("a follower's threads refresh and read at once, and none goes back") {
       uint64_t newest = 0;
       while (!stop) {
         uint64_t count = 0;
-        failures += quash_refresh(follower.get()) != QUASH_OK;
-        failures += quash_count(rows.get(), nullptr, &count) != QUASH_OK;
+        failures += quash_refresh(followed.db.get()) != QUASH_OK;
+        failures += quash_count(followed.rows.get(), nullptr, &count) != QUASH_OK;
         fell_back += count < newest;
         newest = count;
       }
@@ -248,23 +253,23 @@ TEST_CASE("a follower's threads refresh and read at once, and none goes back") {
   threads.emplace_back([&] {
     while (!stop) {
       char* text = nullptr;
-      failures += quash_stats(follower.get(), &text) != QUASH_OK;
+      failures += quash_stats(followed.db.get(), &text) != QUASH_OK;
       quash_free(text);
-      failures += quash_verify(follower.get(), nullptr) != QUASH_OK;
+      failures += quash_verify(followed.db.get(), nullptr) != QUASH_OK;
     }
   });
   for (int batch = 0; batch < 60; ++batch) {
-    writer.Write(fmt::format("add 10 {} {}", 100000 + 10 * batch, batch));
-    REQUIRE(writer.ReadLine() == "QUASH_OK");
-    writer.Write(batch % 10 == 9 ? "compact" : "checkpoint");  // replaces tables
-    REQUIRE(writer.ReadLine() == "QUASH_OK");
+    followed.writer.Write(fmt::format("add 10 {} {}", 100000 + 10 * batch, batch));
+    REQUIRE(followed.writer.ReadLine() == "QUASH_OK");
+    followed.writer.Write(batch % 10 == 9 ? "compact" : "checkpoint");  // replaces tables
+    REQUIRE(followed.writer.ReadLine() == "QUASH_OK");
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   stop = true;
   for (std::thread& thread : threads) thread.join();
   CHECK(failures == 0);
   CHECK(fell_back == 0);
-  CHECK(writer.Wait() == 0);
+  CHECK(followed.writer.Wait() == 0);
 }
 
 TEST_CASE("a follower outlives its writer and follows the next one") {
