@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/cuda/append_plan.cuh"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/seal.h"
 #include "kernels/cuda/seal_launch.h"
 
@@ -14,6 +15,7 @@ namespace {
 constexpr uint32_t kThreads = 128;
 
 __global__ void __launch_bounds__(kThreads) AppendKernel(const __grid_constant__ AppendArgs args) {
+  LetNextStart();
   const uint32_t seq = blockIdx.y, head = blockIdx.x / 2;
   const bool is_value = blockIdx.x % 2 != 0;
   MoveOpenRows(args, args.Plan(seq), seq, head, is_value, gridDim.x);

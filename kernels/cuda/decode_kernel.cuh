@@ -10,6 +10,7 @@
 #include "kernels/cuda/decode_state.cuh"
 #include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/decode_work.cuh"
+#include "kernels/cuda/dependent_launch.cuh"
 
 namespace quash::cuda {
 
@@ -19,7 +20,6 @@ class Decoder {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
   using State = PageState<kKBits, kVBits, kDim, kTiles>;
   using Rotation = typename S::Rotation;
-  using Source = PageSource<S::kSendsLate>;
   using Unit = UnitQueries<S::kQueries>;
   static constexpr int kQueries = S::kQueries;
 
@@ -33,13 +33,13 @@ class Decoder {
         batch_(*reinterpret_cast<Batch*>(parts_.batch)),
         queries_(reinterpret_cast<typename S::Query*>(memory + sizeof(typename S::Parts))),
         stages_(memory + sizeof(typename S::Parts) + args.slots * sizeof(typename S::Query)),
-        scratch_(stages_ + warps_ * kStages * S::kStageBytes + warp_ * S::kScratchBytes) {}
+        scratch_(stages_ + warps_ * S::kStagesBytes + warp_ * S::kScratchBytes) {}
 
   // Little stays in registers from one step to the next, which the loop over pages
   // needs: what steps share is in shared memory.
   __device__ __forceinline__ void Run() {
     // What no earlier launch writes comes before those have ended.
-    StartLater();
+    LetNextStart();
     if (lane_ == 0) {
       for (int stage = 0; stage < kStages; ++stage) {
         PageCopier::Initialise(&parts_.barriers[warp_][stage]);
@@ -47,27 +47,29 @@ class Decoder {
     }
     CopyTables();
     __syncwarp();
-    Source source(args_, StagesOf(warp_), S::kStageBytes, parts_.barriers[warp_], WalkOf(0),
-                  lane_);
+    PageSource source(args_, StagesOf(warp_), S::kStageBytes, parts_.barriers[warp_], WalkOf(0),
+                      lane_);
     for (uint32_t at = 0;;) {
       {
         const typename Rotation::Tables tables(args_.a.k_rotation, lane_);
-        if (at == 0) WaitForEarlier();
+        if (at == 0) WaitForPrevious();
         const WorkLine line(args_, lane_);
         const uint32_t end = PartBegin(line.total(), blockIdx.x + 1, args_.blocks);
         if (at == 0) at = PartBegin(line.total(), blockIdx.x, args_.blocks);
         if (at >= end) return;
-        // Ids and queries are on their way early.
+        // The first page is sent for as soon as it is known.
         Walk share = Batch::ShareOf(line, args_, at, end, warp_);
-        Source::PrefetchOpen(args_, share, lane_);
         source.Seek(share);
+        source.Begin();
+        PageSource::PrefetchOpen(args_, share, lane_);
         const Batch batch(line, args_, at, end);
-        if (batch.end != end) {
+        if (batch.end != end) [[unlikely]] {
           share = Batch::ShareOf(line, args_, at, batch.end, warp_);
+          source.Discard();
           source.Seek(share);
+          source.Begin();
         }
         const QueryRow<kDim> row = RowOf(batch, warp_);
-        source.Begin();
         if (lane_ == 0) *WalkOf(1) = share;
         if (threadIdx.x == 0) batch_ = batch;
         if (lane_ < 2) parts_.slot[2 * warp_ + lane_] = -1;
@@ -75,10 +77,9 @@ class Decoder {
       }
       WaitForTables();
       __syncthreads();
-      source.BeginOthers();
       RunShare(&source);
       __syncthreads();
-      FinishUnits(args_, parts_, warps_, warp_, lane_, Scratch());
+      FinishUnits();
       at = batch_.end;
       if (at == batch_.block_end) return;
       __syncthreads();
@@ -86,19 +87,6 @@ class Decoder {
   }
 
  private:
-  // A launch may start while the one before it ends (programmatic dependent launch), and
-  // then waits for it before it reads what others write.
-  static __device__ __forceinline__ void StartLater() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-  }
-  static __device__ __forceinline__ void WaitForEarlier() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-  }
-
   // V's rotation to shared memory, for the end.
   __device__ __forceinline__ void CopyTables() {
     constexpr uint32_t kPlaces = sizeof(parts_.permutation) / 16;
@@ -117,18 +105,11 @@ class Decoder {
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
-  // After it only the copy of a page may be on its way (page_copier.cuh).
   static __device__ __forceinline__ void WaitForTables() {
-#if __CUDA_ARCH__ >= 900
     asm volatile("cp.async.wait_group 0;" ::: "memory");
-#else
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
-#endif
   }
 
-  __device__ uint8_t* StagesOf(uint32_t warp) const {
-    return stages_ + warp * kStages * S::kStageBytes;
-  }
+  __device__ uint8_t* StagesOf(uint32_t warp) const { return stages_ + warp * S::kStagesBytes; }
   __device__ Walk* WalkOf(int which) const {
     static_assert(sizeof(Walk) == sizeof(parts_.walks[0][0]));
     static_assert(sizeof(Batch) == sizeof(parts_.batch));
@@ -156,7 +137,7 @@ class Decoder {
 
   // A warp's share: units that are all its own are finished, parts of others left
   // for the merge.
-  __device__ __forceinline__ void RunShare(Source* source) {
+  __device__ __forceinline__ void RunShare(PageSource* source) {
     Walk* const walk = WalkOf(1);
     while (walk->left != 0) {
       RunUnit(source);
@@ -168,7 +149,7 @@ class Decoder {
     }
   }
 
-  __device__ __forceinline__ void RunUnit(Source* source) {
+  __device__ __forceinline__ void RunUnit(PageSource* source) {
     const Walk* const walk = WalkOf(1);
     const uint32_t index = walk->seq * args_.rows.value() + walk->row;
     const bool is_whole = walk->offset == 0 && walk->Take() == walk->work.items;
@@ -205,103 +186,130 @@ class Decoder {
       float* const top = is_whole ? parts_.alone_top[1][warp_] : parts_.top[1][part];
       float* const sum = is_whole ? parts_.alone_sum[1][warp_] : parts_.sum[1][part];
       if (args_.a.is_half) {
-        RunOpen<true>(args_, *walk, lane_, out + S::kPartSums, top, sum);
+        RunOpen<true>(*walk, out + S::kPartSums, top, sum);
       } else {
-        RunOpen<false>(args_, *walk, lane_, out + S::kPartSums, top, sum);
+        RunOpen<false>(*walk, out + S::kPartSums, top, sum);
       }
       has |= kGiven;
     }
     if (is_whole) {
-      FinishAlone(args_, parts_, *walk, has, warp_, lane_, out, Scratch());
+      FinishAlone(*walk, has, out);
     } else if (lane_ == 0) {
       parts_.slot[part] = static_cast<int32_t>(4 * (index - batch_.unit)) + has;
       parts_.out[part] = out;
     }
   }
 
-  // ---- Not inlined: code that runs once for a unit stays out of the way of pages ----
-
   template <bool kHalf>
-  static __device__ __noinline__ void RunOpen(const KernelArgs& args, const Walk& walk, int lane,
-                                              float* out, float* top, float* sum) {
-    const Unit unit(args, walk.seq, walk.row);
-    OpenTokens<kDim, kQueries, kHalf> open(args, unit, lane);
+  __device__ __forceinline__ void RunOpen(const Walk& walk, float* out, float* top, float* sum) {
+    const Unit unit(args_, walk.seq, walk.row);
+    OpenTokens<kDim, kQueries, kHalf> open(args_, unit, lane_);
     open.Run(walk.work, walk.ChunkBegin(), walk.ChunkEnd());
     open.template Store<S::kPartStride>(out, top, sum);
   }
 
-  static __device__ typename Rotation::SharedTables TablesIn(const KernelArgs& args,
-                                                             const typename S::Parts& parts,
-                                                             int lane) {
-    return {parts.permutation[0], parts.factors[0], lane, args.a.v_rotation.is_halved};
+  __device__ typename Rotation::SharedTables VTables() const {
+    return {parts_.permutation[0], parts_.factors[0], lane_, args_.a.v_rotation.is_halved};
   }
 
   // Results of a unit that one warp has alone.
-  static __device__ __noinline__ void FinishAlone(const KernelArgs& args,
-                                                  const typename S::Parts& parts,
-                                                  const Walk& walk, int has, uint32_t warp,
-                                                  int lane, const float* from, float* scratch) {
-    const Unit unit(args, walk.seq, walk.row);
+  __device__ __forceinline__ void FinishAlone(const Walk& walk, int has, const float* from) {
+    const Unit unit(args_, walk.seq, walk.row);
     __syncwarp();
 #pragma unroll 1
     for (int x = 0; x < kQueries && unit.Exists(x); ++x) {
       QuerySums<kDim> sums;
-      if ((has & kPages) != 0) {
-        sums.top = parts.alone_top[0][warp][x];
-        sums.sum = parts.alone_sum[0][warp][x];
-        sums.pages.Load(from + x * S::kPartStride, lane);
-      }
-      if ((has & kGiven) != 0) {
-        const float top = parts.alone_top[1][warp][x];
+#pragma unroll 1
+      for (int side = 0; side < 2; ++side) {
+        if ((has >> side & 1) == 0) continue;
+        const float top = parts_.alone_top[side][warp_][x];
         sums.Raise(fmaxf(sums.top, top));
         const float weight = PartWeight(top, sums.top);
-        sums.sum += weight * parts.alone_sum[1][warp][x];
-        LaneValues<kDim> given;
-        given.Load(from + S::kPartSums + x * S::kPartStride, lane);
-        sums.given.Add(weight, given);
+        sums.sum += weight * parts_.alone_sum[side][warp_][x];
+        LaneValues<kDim> values;
+        values.Load(from + side * S::kPartSums + x * S::kPartStride, lane_);
+        values.Scale(weight);
+        sums.Add(side, values);
       }
-      WriteResult<kDim>(unit, x, sums, TablesIn(args, parts, lane), scratch, lane);
+      WriteResult<kDim>(unit, x, sums, VTables(), Scratch(), lane_);
     }
     __syncwarp();
   }
 
-  // Brings the warps' parts together, then those of blocks in the block in which a unit
-  // ends. Blocks are started in order and such a block waits for earlier ones only, so that
-  // those run whatever else does. Block b leaves its part of unit u in partial b + u, which
-  // no other pair has.
-  static __device__ __noinline__ void FinishUnits(const KernelArgs& args,
-                                                  const typename S::Parts& parts, uint32_t warps,
-                                                  uint32_t warp, int lane, float* scratch) {
-    const Batch& batch = *reinterpret_cast<const Batch*>(parts.batch);
-    constexpr size_t kFloats = PartialFloats(kDim);
+  // Brings the warps' parts together, of the last unit first: a later block may wait for
+  // what goes on in it.
+  __device__ __forceinline__ void FinishUnits() {
+    const bool goes_on = batch_.last_end > batch_.block_end;
+    const bool joins =
+        batch_.first_begin < batch_.block_begin && (batch_.num_units > 1 || !goes_on);
+    const uint32_t tasks = (batch_.num_units - (joins ? 1 : 0)) * kQueries;
 #pragma unroll 1
-    for (uint32_t task = warp; task < batch.num_units * kQueries; task += warps) {
-      // The last unit first: a block may wait for what goes on in it.
-      const uint32_t slot = batch.num_units - 1 - task / kQueries, index = batch.unit + slot;
+    for (uint32_t task = warp_; task < tasks; task += warps_) {
+      const uint32_t slot = batch_.num_units - 1 - task / kQueries;
       const int x = task % kQueries;
-      const Unit unit(args, args.rows.Divide(index), args.rows.Rest(index));
-      if (!unit.Exists(x)) continue;
+      const Unit unit = UnitOf(batch_.unit + slot);
       QuerySums<kDim> sums;
-      if (!MergeWarps<kDim, S>(parts, warps, slot, x, lane, &sums)) continue;
-      float* const partials = args.partials + (index * kQueries + x) * kFloats;
-      if (slot == batch.num_units - 1 && batch.last_end > batch.block_end) {
-        SendPart<kDim>(sums, partials + blockIdx.x * kQueries * kFloats, lane);
-        continue;
+      if (!unit.Exists(x) || !MergeWarps(slot, x, &sums)) continue;
+      if (goes_on && slot == batch_.num_units - 1) {
+        SendPart<kDim>(sums, PartialOf(batch_.unit + slot, x, blockIdx.x), lane_);
+      } else {
+        WriteResult<kDim>(unit, x, sums, VTables(), Scratch(), lane_);
       }
-      if (slot == 0 && batch.first_begin < batch.block_begin) {
-        const uint32_t first = PartOf(batch.total, batch.first_begin, args.blocks);
-        const SeqWork work = SeqWork::Of(args, unit.seq);
-        TakeParts<kDim>(
-            partials + first * kQueries * kFloats, kQueries * kFloats, blockIdx.x - first,
-            [&](uint32_t part) {
-              const uint32_t begin = PartBegin(batch.total, first + part, args.blocks);
-              const uint32_t end = PartBegin(batch.total, first + part + 1, args.blocks);
-              const uint32_t from = max(begin, batch.first_begin) - batch.first_begin;
-              return work.ChunkOf(from) < work.ChunkOf(end - batch.first_begin);
-            },
-            lane, &sums);
+    }
+    if (joins) JoinBlocks(tasks);
+  }
+
+  __device__ __forceinline__ bool MergeWarps(uint32_t slot, int x, QuerySums<kDim>* sums) const {
+    return cuda::MergeWarps<kDim, S>(parts_, stages_, warps_, static_cast<int>(slot), x, lane_,
+                                     sums);
+  }
+
+  // Block b leaves its part of unit u in partial b + u, which no other pair has.
+  __device__ float* PartialOf(uint32_t unit, int x, uint32_t block) const {
+    return args_.partials + ((size_t{unit} + block) * kQueries + x) * PartialFloats(kDim);
+  }
+  // Where a warp leaves what it has taken of other blocks' parts.
+  __device__ float* TakenBy(uint32_t warp) const {
+    return reinterpret_cast<float*>(StagesOf(warp) + S::kPartBytes);
+  }
+
+  // Results of the first unit, which earlier blocks have begun. Blocks are started in order
+  // and a block waits for earlier ones only, so that those run whatever else does. While
+  // one warp brings together the block's parts of a query, others wait for those of blocks.
+  // busy  tasks that the first warps had until now
+  __device__ __forceinline__ void JoinBlocks(uint32_t busy) {
+    const Unit unit = UnitOf(batch_.unit);
+    const uint32_t first = PartOf(batch_.total, batch_.first_begin, args_.blocks);
+    const uint32_t count = blockIdx.x - first, half = (count + 1) / 2;
+    // Queries at a time, and warps that take parts of one; none if there are too few.
+    const uint32_t together = min(static_cast<uint32_t>(kQueries), max(warps_ / 2, 1u));
+    const uint32_t takers = (warps_ >= 2 * together) + (warps_ >= 3 * together);
+    uint32_t role = warp_ + warps_ - args_.warps.Rest(busy);
+    if (role >= warps_) role -= warps_;
+    const uint32_t place = (role >= together) + (role >= 2 * together) + (role >= 3 * together);
+#pragma unroll 1
+    for (uint32_t begin = 0; begin < kQueries; begin += together) {
+      const int x = static_cast<int>(begin + role - place * together);
+      const bool exists = place <= takers && x < kQueries && unit.Exists(x);
+      QuerySums<kDim> sums;
+      if (exists && place == 0) MergeWarps(0, x, &sums);
+      if (exists && (place != 0 || takers == 0)) {
+        const uint32_t from = place == 2 ? half : 0;
+        const uint32_t until = takers == 2 && place == 1 ? half : count;
+        TakeParts<kDim>(PartialOf(batch_.unit, x, first + from), kQueries * PartialFloats(kDim),
+                        until - from, lane_, &sums);
+        if (place != 0) sums.Store(TakenBy(warp_), lane_);
       }
-      WriteResult<kDim>(unit, x, sums, TablesIn(args, parts, lane), scratch, lane);
+      __syncthreads();
+      if (exists && place == 0) {
+#pragma unroll 1
+        for (uint32_t i = 1; i <= takers; ++i) {
+          const uint32_t warp = warp_ + i * together;
+          sums.Join(TakenBy(warp < warps_ ? warp : warp - warps_), lane_);
+        }
+        WriteResult<kDim>(unit, x, sums, VTables(), Scratch(), lane_);
+      }
+      if (begin + together < kQueries) __syncthreads();
     }
   }
 
@@ -311,7 +319,7 @@ class Decoder {
   typename S::Parts& parts_;
   Batch& batch_;
   typename S::Query* const queries_;  // [slots]
-  uint8_t* const stages_;             // [warps, kStages, kStageBytes]
+  uint8_t* const stages_;             // [warps, kStagesBytes]
   uint8_t* const scratch_;            // of this warp
 };
 

@@ -60,6 +60,32 @@ struct QuerySums {
     pages.Scale(factor);
     given.Scale(factor);
   }
+  // Of PartialFloats(kDim).
+  __device__ void Store(float* to, int lane) const {
+    pages.Store(to, lane);
+    given.Store(to + kDim, lane);
+    if (lane == 0) to[2 * kDim] = top, to[2 * kDim + 1] = sum;
+  }
+  // Adds what Store() left.
+  __device__ void Join(const float* from, int lane) {
+    const float other_top = from[2 * kDim];
+    Raise(fmaxf(top, other_top));
+    const float weight = PartWeight(other_top, top);
+    sum += weight * from[2 * kDim + 1];
+    LaneValues<kDim> values;
+    values.Load(from, lane);
+    pages.Add(weight, values);
+    values.Load(from + kDim, lane);
+    given.Add(weight, values);
+  }
+  // side  0: to `pages`, 1: to `given`
+  __device__ void Add(int side, const LaneValues<kDim>& values) {
+#pragma unroll
+    for (int i = 0; i < kDim / 32; ++i) {
+      pages.of[i] += side == 0 ? values.of[i] : 0.0f;
+      given.of[i] += side == 0 ? 0.0f : values.of[i];
+    }
+  }
 };
 
 // Rotates back and writes query x of a unit; by one warp.
@@ -72,7 +98,7 @@ __device__ __forceinline__ void WriteResult(const UnitQueries<kQueries>& unit, i
   __syncwarp();
   sums.pages.Store(scratch, lane);
   Tables::Rotation::ApplyInverse(scratch, tables, lane);
-  const float inverse = sums.sum > 0 ? 1 / sums.sum : 0.0f;
+  const float inverse = sums.sum > 0 ? __fdividef(1.0f, sums.sum) : 0.0f;
   struct alignas(2 * kPer) Bits {
     uint16_t of[kPer];
   } bits;
@@ -85,42 +111,20 @@ __device__ __forceinline__ void WriteResult(const UnitQueries<kQueries>& unit, i
   const size_t row = unit.Row(x);
   reinterpret_cast<Bits*>(args.out + row * kDim)[lane] = bits;
   if (args.lse != nullptr && lane == 0) {
-    args.lse[row] = (sums.top + log2f(sums.sum)) / kLog2E;
+    args.lse[row] = (sums.top + __log2f(sums.sum)) * (1 / kLog2E);
   }
 }
 
 // ---- Parts of a block's warps ----
-
-// Sums of the parts in the mask `left`, lane l having part l's weight and place.
-template <int kDim>
-__device__ __forceinline__ LaneValues<kDim> SumParts(unsigned left, float weight,
-                                                     const float* from, int lane) {
-  LaneValues<kDim> values = {};
-#pragma unroll 1
-  while (left != 0) {
-    constexpr int kAhead = 4;
-    LaneValues<kDim> others[kAhead];
-    float weights[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i, left &= left - 1) {
-      const int part = left != 0 ? __ffs(left) - 1 : 0;
-      weights[i] = __shfl_sync(kAllLanes, weight, part);
-      const float* of_part = reinterpret_cast<const float*>(
-          __shfl_sync(kAllLanes, reinterpret_cast<uintptr_t>(from), part));
-      others[i] = {};
-      if (left != 0) others[i].Load(of_part, lane);
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) values.Add(weights[i], others[i]);
-  }
-  return values;
-}
+// This code runs once, and it takes longer to fetch than to run: few loops are unrolled.
 
 // Query x of a slot from the parts that the block's warps left. False: one warp had the
 // whole unit.
+// stages  of the warps, where their last parts are
 template <int kDim, typename S>
-__device__ __forceinline__ bool MergeWarps(const typename S::Parts& parts, uint32_t warps,
-                                           int slot, int x, int lane, QuerySums<kDim>* sums) {
+__device__ __forceinline__ bool MergeWarps(const typename S::Parts& parts, const uint8_t* stages,
+                                           uint32_t warps, int slot, int x, int lane,
+                                           QuerySums<kDim>* sums) {
   const int mark = static_cast<uint32_t>(lane) < 2 * warps ? parts.slot[lane] : -1;
   const bool mine = mark >= 0 && mark / 4 == slot;
   if (!__any_sync(kAllLanes, mine)) return false;
@@ -133,13 +137,38 @@ __device__ __forceinline__ bool MergeWarps(const typename S::Parts& parts, uint3
   sums->sum = ReduceWarp((has_pages ? pages_weight * parts.sum[0][lane][x] : 0.0f) +
                              (has_given ? given_weight * parts.sum[1][lane][x] : 0.0f),
                          Add());
-  const float* from = mine ? parts.out[lane] + x * S::kPartStride : nullptr;
-  sums->pages = SumParts<kDim>(__ballot_sync(kAllLanes, has_pages), pages_weight, from, lane);
   const unsigned given = __ballot_sync(kAllLanes, has_given);
   sums->has_given = given != 0;
-  sums->given = {};
-  if (given != 0) {
-    sums->given = SumParts<kDim>(given, given_weight, from + S::kPartSums, lane);
+  unsigned left = __ballot_sync(kAllLanes, has_pages);
+  // Of pages, warps' last parts, all at once.
+  LaneValues<kDim> lasts[S::kWarps];
+#pragma unroll
+  for (int warp = 0; warp < S::kWarps; ++warp) {
+    lasts[warp] = {};
+    if ((left >> (2 * warp + 1) & 1) != 0) {
+      lasts[warp].Load(
+          reinterpret_cast<const float*>(stages + warp * S::kStagesBytes) + x * S::kPartStride,
+          lane);
+    }
+  }
+#pragma unroll
+  for (int warp = 0; warp < S::kWarps; ++warp) {
+    sums->pages.Add(__shfl_sync(kAllLanes, pages_weight, 2 * warp + 1), lasts[warp]);
+  }
+  // The others.
+  left &= 0x55555555u;
+#pragma unroll 1
+  for (int side = 0; side < 2; ++side, left = given) {
+    const float weight = side == 0 ? pages_weight : given_weight;
+    const int offset = side * S::kPartSums + x * S::kPartStride;
+#pragma unroll 1
+    for (; left != 0; left &= left - 1) {
+      const int part = __ffs(left) - 1;
+      LaneValues<kDim> values;
+      values.Load(parts.out[part] + offset, lane);
+      values.Scale(__shfl_sync(kAllLanes, weight, part));
+      sums->Add(side, values);
+    }
   }
   return true;
 }
@@ -195,6 +224,11 @@ struct Handed {
     for (int i = 0; i < kN; ++i) has &= words[i] != 0;
     return has;
   }
+  template <int kDim>
+  __device__ __forceinline__ void AddTo(float weight, LaneValues<kDim>* values) const {
+#pragma unroll
+    for (int i = 0; i < kN; ++i) values->of[i] += weight * __uint_as_float(words[i]);
+  }
   // What was read is zero for the next launch.
   __device__ __forceinline__ void Take(float* from) const {
     Handed zero = {};
@@ -217,76 +251,61 @@ __device__ __forceinline__ void SendPart(const QuerySums<kDim>& sums, float* to,
   SendValues<kDim>(sums.pages, to, lane);
   if (sums.has_given) SendValues<kDim>(sums.given, to + kDim, lane);
   if (lane == 0) {
-    Handed<2>{{NeverZero(sums.top), NeverZero(sums.sum)}}.Send(to + 2 * kDim);
+    const uint32_t has = sums.has_given ? kPages | kGiven : kPages;
+    Handed<4>{{NeverZero(sums.top), NeverZero(sums.sum), has, has}}.Send(to + 2 * kDim);
   }
 }
 
-// Adds the vectors of the parts in the mask `left`, lane l having part l's weight, as soon
-// as they are there.
-//   from  of part 0
+// Adds the parts of a query that `count` blocks leave, some at a time: to look at what
+// another block has written takes a microsecond, so that as much as fits is looked at together.
+//   from  of the first of them
 template <int kDim>
-__device__ __forceinline__ void TakeValues(float* from, size_t stride, unsigned left,
-                                           float weight, int lane, LaneValues<kDim>* values) {
+__device__ __forceinline__ void TakeParts(float* from, size_t stride, uint32_t count, int lane,
+                                          QuerySums<kDim>* sums) {
   constexpr int kPer = kDim / 32;
-  constexpr int kAhead = kPer > 4 ? 4 : 8;  // parts on their way together
+  constexpr uint32_t kTogether = kPer > 4 ? 4 : 8;
 #pragma unroll 1
-  while (left != 0) {
-    Handed<kPer> parts[kAhead];
-    int numbers[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i, left &= left - 1) {
-      numbers[i] = left != 0 ? __ffs(left) - 1 : -1;
-    }
+  for (uint32_t first = 0; first < count; first += kTogether, from += kTogether * stride) {
+    const uint32_t here = min(count - first, kTogether);
+    const bool has_words = lane < here;
+    float* const words_at = from + lane * stride + 2 * kDim;
+    Handed<4> words;
+    Handed<kPer> parts[kTogether];
     bool have_arrived = false;
     while (!have_arrived) {
+      if (has_words) words.Look(words_at);
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        if (numbers[i] >= 0) parts[i].Look(from + numbers[i] * stride + kPer * lane);
+      for (uint32_t i = 0; i < kTogether; ++i) {
+        if (i < here) parts[i].Look(from + i * stride + kPer * lane);
       }
-      bool mine = true;
+      bool mine = !has_words || words.HasArrived();
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) mine &= numbers[i] < 0 || parts[i].HasArrived();
+      for (uint32_t i = 0; i < kTogether; ++i) mine &= i >= here || parts[i].HasArrived();
       have_arrived = __all_sync(kAllLanes, mine);
     }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const float of_part = __shfl_sync(kAllLanes, weight, numbers[i] & 31);
-      if (numbers[i] < 0) continue;
-      parts[i].Take(from + numbers[i] * stride + kPer * lane);
-#pragma unroll
-      for (int j = 0; j < kPer; ++j) values->of[j] += of_part * __uint_as_float(parts[i].words[j]);
-    }
-  }
-}
-
-// Adds the parts of a query that `count` blocks before this one leave.
-//   from       of the first of them
-//   has_given  (part): whether it has sums of open tokens
-template <int kDim, typename HasGiven>
-__device__ __forceinline__ void TakeParts(float* from, size_t stride, uint32_t count,
-                                          const HasGiven& has_given, int lane,
-                                          QuerySums<kDim>* sums) {
-#pragma unroll 1
-  for (uint32_t first = 0; first < count; first += 32, from += 32 * stride) {
-    const bool exists = first + lane < count;
-    const unsigned parts = __ballot_sync(kAllLanes, exists);
-    const unsigned given = __ballot_sync(kAllLanes, exists && has_given(first + lane));
-    float top = -INFINITY, sum = 0;
-    if (exists) {
-      Handed<2> words;
-      float* at = from + lane * stride + 2 * kDim;
-      do {
-        words.Look(at);
-      } while (!words.HasArrived());
-      words.Take(at);
-      top = __uint_as_float(words.words[0]), sum = __uint_as_float(words.words[1]);
-    }
-    __syncwarp();
+    if (has_words) words.Take(words_at);
+    const float top = has_words ? __uint_as_float(words.words[0]) : -INFINITY;
     sums->Raise(fmaxf(sums->top, ReduceWarp(top, Max())));
     const float weight = PartWeight(top, sums->top);
-    sums->sum += ReduceWarp(weight * sum, Add());
-    TakeValues<kDim>(from, stride, parts, weight, lane, &sums->pages);
-    TakeValues<kDim>(from + kDim, stride, given, weight, lane, &sums->given);
+    sums->sum += ReduceWarp(has_words ? weight * __uint_as_float(words.words[1]) : 0.0f, Add());
+#pragma unroll
+    for (uint32_t i = 0; i < kTogether; ++i) {
+      const float of_part = __shfl_sync(kAllLanes, weight, i);
+      if (i >= here) continue;
+      parts[i].Take(from + i * stride + kPer * lane);
+      parts[i].AddTo(of_part, &sums->pages);
+    }
+    unsigned given = __ballot_sync(kAllLanes, has_words && (words.words[2] & kGiven) != 0);
+#pragma unroll 1
+    for (; given != 0; given &= given - 1) {
+      const int part = __ffs(given) - 1;
+      float* const at = from + part * stride + kDim + kPer * lane;
+      do {
+        parts[0].Look(at);
+      } while (!__all_sync(kAllLanes, parts[0].HasArrived()));
+      parts[0].Take(at);
+      parts[0].AddTo(__shfl_sync(kAllLanes, weight, part), &sums->given);
+    }
   }
 }
 

@@ -9,8 +9,6 @@
 
 namespace quash::cuda {
 
-// kSendsLate  Shape::kSendsLate
-template <bool kSendsLate>
 class PageSource {
  public:
   // walk  of this warp, in shared memory, as few steps need it
@@ -36,25 +34,23 @@ class PageSource {
     has_pages_ = id_ != kNone;
     Start(used_ % kStages);
   }
-  // Starts the other stages once that page is there, before the first Wait(), so that what
-  // else is read at the start need not queue behind them.
-  __device__ __forceinline__ void BeginOthers() {
-    if (has_pages_) Copier(used_ % kStages).template Wait<0>(used_ / kStages);
-    if constexpr (!kSendsLate) {
-      for (int i = 1; i < kStages; ++i) Start((used_ + i) % kStages);
-    }
+  // Throws away what Begin() started.
+  __device__ void Discard() {
+    if (!has_pages_) return;
+    Copier(used_ % kStages).Wait(used_ / kStages);
+    ++used_;
   }
-  // Waits for the next page; behind it are the 16 bytes with its mean scales.
+  // Waits for the next page, behind which are the 16 bytes with its mean scales, and sends for
+  // the one after it: sooner, all that is read would wait longer.
   __device__ const uint8_t* Wait() {
     const uint32_t stage = used_ % kStages;
-    Copier(stage).template Wait<kSendsLate ? 0 : kStages - 1>(used_ / kStages);
-    if constexpr (kSendsLate) Start((used_ + 1) % kStages);
+    Copier(stage).Wait(used_ / kStages);
+    Start((used_ + 1) % kStages);
     return stages_ + stage * stage_bytes_;
   }
   // That page is no longer needed.
   __device__ void Release() {
     __syncwarp();
-    if constexpr (!kSendsLate) Start(used_ % kStages);
     ++used_;
   }
 
@@ -74,7 +70,7 @@ class PageSource {
       }
     }
   }
-  static __device__ __forceinline__ void Prefetch(const uint16_t* line) {
+  static __device__ __forceinline__ void Prefetch(const void* line) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
   }
 
@@ -121,15 +117,12 @@ class PageSource {
     id_ = __ldg(run_.entry++);
   }
   __device__ __forceinline__ void Start(uint32_t stage) {
-    if (id_ != kNone) {
-      const PageLayout& layout = args_.a.layout;
-      const uint8_t* page = args_.a.pages + static_cast<size_t>(id_) * layout.page_bytes;
-      Copier(stage).Start(page + run_.kv_head * layout.head_page_bytes,
-                          page + layout.mean_scales + run_.kv_head / 4 * 16);
-      Advance();
-    } else {
-      Copier(stage).StartNothing();
-    }
+    if (id_ == kNone) return;
+    const PageLayout& layout = args_.a.layout;
+    const uint8_t* page = args_.a.pages + static_cast<size_t>(id_) * layout.page_bytes;
+    Copier(stage).Start(page + run_.kv_head * layout.head_page_bytes,
+                        page + layout.mean_scales + run_.kv_head / 4 * 16);
+    Advance();
   }
 
   static constexpr int32_t kNone = -1;

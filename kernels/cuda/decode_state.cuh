@@ -53,6 +53,10 @@ struct alignas(16) BandedQuery {
   int32_t sum[kQueries];  // of the first band
 };
 
+// What a block leaves of a unit, per query: sums of pages, of open tokens if it has any,
+// max, sum, twice which of the sums it has.
+__host__ __device__ constexpr uint32_t PartialFloats(uint32_t dim) { return 2 * dim + 4; }
+
 // A unit is a sequence, a KV head and up to kQueries of the query vectors that
 // read it (query tokens times heads of the group; more take several passes).
 template <int kKBits, int kVBits, int kDim, int kTiles>
@@ -62,16 +66,12 @@ struct Shape {
   static constexpr uint32_t kColumnBytes = 2 * kQueries * kProbStride;
   // Probabilities of a page; at other times one vector that is being rotated.
   static constexpr uint32_t kScratchBytes = kColumnBytes > 4 * kDim ? kColumnBytes : 4 * kDim;
-  static constexpr uint32_t kWarpBytes = kStages * kStageBytes + kScratchBytes;
   // What registers allow.
   static constexpr int kWarps = kTiles > 1 || kDim > 128 ? 8 : 12;
 
   static constexpr bool kIsShort = kKBits > 0 && kKBits + kVBits <= 6;  // pages are
   // What a chunk of open tokens counts as, in pages: how long it takes beside them.
-  static constexpr uint32_t kChunkItems = kIsShort ? 3 : 4;
-  // A page is sent for when the one before has arrived, not when that is sent for, where
-  // enough are on their way all the same.
-  static constexpr bool kSendsLate = kIsShort;
+  static constexpr uint32_t kChunkItems = kIsShort ? 2 : 3;
 
   static constexpr int kWalkWords = 10, kBatchWords = 11;
 
@@ -81,7 +81,12 @@ struct Shape {
   // A warp's sums of a unit: of pages, rotated, and of open tokens, as they were given.
   static constexpr int kPartStride = kDim + 8;  // of a query; whose sums thus lie in other banks
   static constexpr int kPartSums = kQueries * kPartStride;
-  static_assert(8 * kPartSums <= kStages * kStageBytes);
+  static constexpr uint32_t kPartBytes = 8 * kPartSums;
+  // Pages in flight; later the warp's last part, and what it has taken of other blocks'.
+  static constexpr uint32_t kNeeded = kPartBytes + 4 * PartialFloats(kDim);
+  static constexpr uint32_t kStagesBytes =
+      kNeeded > kStages* kStageBytes ? kNeeded : kStages* kStageBytes;
+  static constexpr uint32_t kWarpBytes = kStagesBytes + kScratchBytes;
   // What the warps leave of units that others have parts of: their first unit's
   // part, and their last one's.
   struct alignas(16) Parts {
@@ -136,9 +141,5 @@ struct KernelArgs {
 
 // What a part of a unit has.
 constexpr int kPages = 1, kGiven = 2;
-
-// What a block leaves of a unit, per query: sums of pages, of open tokens if it has any,
-// max, sum, padding.
-__host__ __device__ constexpr size_t PartialFloats(uint32_t dim) { return 2 * dim + 4; }
 
 }  // namespace quash::cuda

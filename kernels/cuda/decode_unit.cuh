@@ -85,7 +85,7 @@ __device__ __forceinline__ void QuantizeQuery(const float (&rotated)[kPer], int 
   largest = ReduceWarp(largest, Max());
   constexpr int kLow = kBits == 4 ? 128 : 256;
   constexpr float kLimit = 127.0f * kLow;
-  const float inverse = largest > 0 ? kLimit / largest : 0.0f;
+  const float inverse = largest > 0 ? __fdividef(kLimit, largest) : 0.0f;
   int total = 0;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {

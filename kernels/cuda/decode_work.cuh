@@ -12,20 +12,30 @@
 
 namespace quash::cuda {
 
+// Not a load of constants, which the compiler may move to before earlier launches end.
+__device__ __forceinline__ uint32_t LoadLength(const int32_t* from) {
+  uint32_t length;
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(length) : "l"(from));
+  return length;
+}
+
 // What each unit of one sequence has to do.
 struct SeqWork {
   uint32_t pages;       // sealed
   uint32_t first_page;  // that the window reaches
   uint32_t open;        // tokens
   uint32_t chunks;      // of open tokens; their items come last
-  uint32_t chunk_items;  // 3 or 4
+  uint32_t chunk_items;  // 2 or 3
   uint32_t items;
 
-  __device__ static SeqWork Of(const KernelArgs& kernel_args, uint32_t seq) {
+  __device__ static SeqWork Of(const KernelArgs& args, uint32_t seq) {
+    return Of(args, LoadLength(args.a.num_pages + seq), LoadLength(args.a.open_tokens + seq));
+  }
+  __device__ static SeqWork Of(const KernelArgs& kernel_args, uint32_t pages, uint32_t open) {
     const DecodeArgs& args = kernel_args.a;
     SeqWork work;
-    work.pages = LoadLength(args.num_pages + seq);
-    work.open = LoadLength(args.open_tokens + seq);
+    work.pages = pages;
+    work.open = open;
     work.first_page = 0;
     if (args.window != 0) {
       const int64_t end = int64_t{work.Length()} - args.query_tokens + 1;  // of the first query
@@ -43,7 +53,7 @@ struct SeqWork {
   __device__ uint32_t ChunkOf(uint32_t item) const {
     const uint32_t before = kStartItems + pages - first_page;
     const uint32_t over = max(item, before) - before + chunk_items - 1;
-    return min(chunk_items == 4 ? over / 4 : over / 3, chunks);
+    return min(chunk_items == 3 ? over / 3 : over / 2, chunks);
   }
   __device__ uint32_t PageOf(uint32_t item) const {
     return min(first_page + max(item, kStartItems) - kStartItems, pages);
@@ -51,14 +61,6 @@ struct SeqWork {
   __device__ uint32_t Length() const { return open + kPageTokens * pages; }
   // Open tokens that are older than the pages.
   __device__ uint32_t Sinks(const DecodeArgs& args) const { return min(args.sink_tokens, open); }
-
- private:
-  // Not a load of constants, which the compiler may move to before earlier launches end.
-  static __device__ __forceinline__ uint32_t LoadLength(const int32_t* from) {
-    uint32_t length;
-    asm volatile("ld.global.u32 %0, [%1];" : "=r"(length) : "l"(from));
-    return length;
-  }
 };
 
 // Part b of n equal parts of `total` items begins here.
@@ -87,7 +89,11 @@ __device__ __forceinline__ uint32_t PartOf(uint32_t total, uint32_t item, const 
 class WorkLine {
  public:
   __device__ WorkLine(const KernelArgs& args, uint32_t lane) : args_(args), lane_(lane) {
-    own_ = ItemsOf(args, lane);
+    if (lane < args.a.num_seqs) {
+      pages_ = LoadLength(args.a.num_pages + lane);
+      open_ = LoadLength(args.a.open_tokens + lane);
+      own_ = args.rows.value() * SeqWork::Of(args, pages_, open_).items;
+    }
     prefix_ = Prefix(own_, lane);
     total_ = args.a.num_seqs <= 32 ? __shfl_sync(kAllLanes, prefix_, 31)
                                    : FindFar(args, UINT32_MAX, args.a.num_seqs, lane).begin;
@@ -102,6 +108,11 @@ class WorkLine {
     if (args_.a.num_seqs > 32) return FindFar(args_, item, UINT32_MAX, lane_);
     const int seq = __ffs(__ballot_sync(kAllLanes, prefix_ > item)) - 1;
     return {static_cast<uint32_t>(seq), __shfl_sync(kAllLanes, prefix_ - own_, seq)};
+  }
+  __device__ __forceinline__ SeqWork WorkOf(uint32_t seq) const {
+    if (args_.a.num_seqs > 32) return SeqWork::Of(args_, seq);
+    return SeqWork::Of(args_, __shfl_sync(kAllLanes, pages_, seq),
+                       __shfl_sync(kAllLanes, open_, seq));
   }
   // The first item of a sequence.
   __device__ uint32_t Begin(uint32_t seq) const {
@@ -141,7 +152,8 @@ class WorkLine {
 
   const KernelArgs& args_;
   const uint32_t lane_;
-  uint32_t own_, prefix_, total_;  // of this lane's sequence, if there are up to 32; of all
+  uint32_t pages_ = 0, open_ = 0, own_ = 0, prefix_;  // of this lane's sequence of up to 32
+  uint32_t total_;                                    // items of all
 };
 
 // A walk over the units of a stretch of the line.
@@ -184,8 +196,8 @@ struct Batch {
     const uint32_t rows = args.rows.value();
     const auto first = line.Find(begin);
     const auto last = line.Find(end - 1);
-    const uint32_t items = SeqWork::Of(args, first.seq).items;
-    uint32_t last_items = SeqWork::Of(args, last.seq).items;
+    const uint32_t items = line.WorkOf(first.seq).items;
+    uint32_t last_items = line.WorkOf(last.seq).items;
     const uint2 row = SmallQuotient(begin - first.begin, items);
     const uint2 last_row = SmallQuotient(end - 1 - last.begin, last_items);
     unit = first.seq * rows + row.x;
@@ -196,7 +208,7 @@ struct Batch {
     if (num_units > args.slots) {
       num_units = args.slots;
       const uint32_t seq = args.rows.Divide(unit + num_units - 1);
-      last_items = SeqWork::Of(args, seq).items;
+      last_items = line.WorkOf(seq).items;
       last_begin = line.Begin(seq) + args.rows.Rest(unit + num_units - 1) * last_items;
       this->end = last_begin + last_items;
     }
@@ -213,7 +225,7 @@ struct Batch {
     if (walk.left == 0) return walk;
     const auto place = line.Find(from);
     walk.seq = place.seq;
-    walk.work = SeqWork::Of(args, walk.seq);
+    walk.work = line.WorkOf(walk.seq);
     const uint2 row = SmallQuotient(from - place.begin, walk.work.items);
     walk.row = row.x;
     walk.offset = row.y;

@@ -19,15 +19,18 @@ class PageCopier {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __device__ void Start(const uint8_t* from, const uint8_t* extra) const {
-    if (lane_ != 0) return;
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier_),
-                 "r"(bytes_ + kExtra)
-                 : "memory");
-    Copy(stage_, from, bytes_, kEvictFirst);
-    Copy(stage_ + bytes_, extra, kExtra, kEvictNormal);
+    asm volatile(
+        "{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+        "@one mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;\n"
+        "@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%2], [%4], %5, [%0], %7;\n"
+        "@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%3], [%6], 16, [%0], %8;\n}" ::"r"(barrier_),
+        "r"(bytes_ + kExtra), "r"(stage_), "r"(stage_ + bytes_), "l"(from), "r"(bytes_), "l"(extra),
+        "l"(kEvictFirst), "l"(kEvictNormal)
+        : "memory");
   }
   // phase  number of times that this stage was waited for before
-  template <int kInFlight>
   __device__ void Wait(uint32_t phase) const {
     asm volatile(
         "{\n.reg .pred done;\nwait:\n"
@@ -48,33 +51,18 @@ class PageCopier {
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
-  template <int kInFlight>
   __device__ void Wait(uint32_t) const {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kInFlight) : "memory");
+    asm volatile("cp.async.wait_group 0;" ::: "memory");
     __syncwarp();
   }
   static __device__ void Fence() {}
 #endif
-  // Keeps the count of copies in flight where there is nothing to copy.
-  __device__ void StartNothing() const {
-#if __CUDA_ARCH__ < 900
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-  }
 
  private:
 #if __CUDA_ARCH__ >= 900
   // Policies of the second-level cache, as createpolicy makes them. Codes are read once;
   // the means' scales of other heads are next to those that are copied.
   static constexpr uint64_t kEvictNormal = 0x1000000000000000, kEvictFirst = 0x12f0000000000000;
-
-  __device__ void Copy(uint32_t to, const uint8_t* from, uint32_t bytes, uint64_t policy) const {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-        "[%0], [%1], %2, [%3], %4;" ::"r"(to),
-        "l"(from), "r"(bytes), "r"(barrier_), "l"(policy)
-        : "memory");
-  }
 #endif
   static __device__ uint32_t Address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/append_plan.cuh"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/seal.h"
 #include "kernels/cuda/seal_codes.cuh"
 #include "kernels/cuda/seal_launch.h"
@@ -249,6 +250,7 @@ __device__ __forceinline__ void SealPart(SealMemory<kDim, kIsDefault>& memory,
 template <int kDim, bool kIsDefault, bool kMoves>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     SealKernel(const __grid_constant__ AppendArgs args) {
+  LetNextStart();
   __shared__ SealMemory<kDim, kIsDefault> memory;
   const uint32_t heads = args.format.num_kv_heads;
   const uint32_t seq = blockIdx.z, head = blockIdx.y % heads;

@@ -5,7 +5,8 @@
 // Counts are in device memory and only kernels change them, so that a step of
 // decoding, append and attention, can be captured in a CUDA graph and replayed.
 // All pointers are device memory unless said otherwise; launches go to `stream`
-// and never synchronise.
+// and never synchronise. On sm_90 appending lets a kernel start early that was launched so
+// (programmatic dependent launch), such as attention (attend.h), and that then waits itself.
 #pragma once
 
 #include <cstdint>

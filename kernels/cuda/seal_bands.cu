@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/append_plan.cuh"
 #include "kernels/cuda/band_rows.cuh"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/seal.h"
 #include "kernels/cuda/seal_launch.h"
 #include "kernels/cuda/warp_rotation.cuh"
@@ -275,6 +276,7 @@ __device__ __forceinline__ void SealPart(BandMemory<kDim>& memory, const AppendA
 template <int kDim>
 __global__ void __launch_bounds__(kBandThreads)
     SealBandsKernel(const __grid_constant__ AppendArgs args, bool moves) {
+  LetNextStart();
   extern __shared__ __align__(16) uint8_t shared[];
   auto& memory = *reinterpret_cast<BandMemory<kDim>*>(shared);
   const uint32_t heads = args.format.num_kv_heads;

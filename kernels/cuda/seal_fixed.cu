@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/append_plan.cuh"
+#include "kernels/cuda/dependent_launch.cuh"
 #include "kernels/cuda/seal_fixed.cuh"
 #include "kernels/cuda/seal_launch.h"
 
@@ -302,6 +303,7 @@ __device__ __forceinline__ void SealFixedPart(FixedMemory<kDim>& memory, const A
 template <int kDim, RowType kType, bool kMoves>
 __global__ void __launch_bounds__(kFixedThreads, BlocksOf(kDim, kType))
     SealFixedKernel(const __grid_constant__ AppendArgs args) {
+  LetNextStart();
   __shared__ FixedMemory<kDim> memory;
   const uint32_t heads = args.format.num_kv_heads;
   const FixedPlace place = {blockIdx.z, blockIdx.y % heads, blockIdx.y >= heads};

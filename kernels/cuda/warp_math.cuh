@@ -36,21 +36,20 @@ __device__ __forceinline__ void Product(int32_t (&c)[4], uint32_t a0, uint32_t a
   Product<kUnsigned>(c, a0, a1, a2, a3, b0, b1, c[0], c[1], c[2], c[3]);
 }
 
-// c += a * b, 16 x 8 x 16 in bf16 or f16; rows 8 to 15 of a are zero.
+// c += a * b, 16 x 8 x 16 in bf16 or f16. Registers a0, a2 and c0, c1 are of rows 0 to 7.
 template <bool kHalf>
-__device__ __forceinline__ void ProductOf16(float (&c)[2], uint32_t a0, uint32_t a2, uint32_t b0,
+__device__ __forceinline__ void ProductOf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                             uint32_t b1) {
-  [[maybe_unused]] float upper[2];
   if constexpr (kHalf) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%5}, {%7,%8}, "
-        "{%9,%10,%11,%11};"
-        : "=f"(c[0]), "=f"(c[1]), "=f"(upper[0]), "=f"(upper[1])
-        : "r"(a0), "r"(0), "r"(a2), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(0.0f));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%5}, "
-        "{%7,%8}, {%9,%10,%11,%11};"
-        : "=f"(c[0]), "=f"(c[1]), "=f"(upper[0]), "=f"(upper[1])
-        : "r"(a0), "r"(0), "r"(a2), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(0.0f));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 }
 

@@ -29,10 +29,11 @@ struct WarpRotation {
 #pragma unroll
     for (int stride = 1; stride < 32; stride *= 2) {
       if (stride == 16 && is_halved) continue;
+      const float sign = (lane & stride) != 0 ? -1.0f : 1.0f;
 #pragma unroll
       for (int i = 0; i < kPer; ++i) {
-        const float other = __shfl_xor_sync(kAllLanes, v[i], stride);
-        v[i] = (lane & stride) != 0 ? other - v[i] : v[i] + other;
+        // A sum or a difference, rounded as one.
+        v[i] = fmaf(sign, v[i], __shfl_xor_sync(kAllLanes, v[i], stride));
       }
     }
   }
@@ -40,6 +41,7 @@ struct WarpRotation {
   // This lane's part of a table, all rounds, so that their loads overlap.
   struct Tables {
     using Rotation = WarpRotation;
+    static constexpr int kUnroll = 3;
     uint16_t permutation[3][kPer];
     float factors[3][kPer];
     bool is_halved;
@@ -61,6 +63,7 @@ struct WarpRotation {
   // Tables in shared memory, of which a round is read at a time.
   struct SharedTables {
     using Rotation = WarpRotation;
+    static constexpr int kUnroll = 1;
     const uint16_t* permutation;  // [3, kDim]
     const float* factors;
     int lane;
@@ -100,7 +103,8 @@ struct WarpRotation {
   template <typename AnyTables>
   static __device__ void ApplyInverse(float* y, const AnyTables& tables, int lane) {
     float v[kPer];
-#pragma unroll
+    // A loop where tables are: code that runs once costs what it takes to fetch.
+#pragma unroll(AnyTables::kUnroll)
     for (int round = 2; round >= 0; --round) {
       const auto& of_round = tables.Round(round);
       __syncwarp();
