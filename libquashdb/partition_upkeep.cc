@@ -133,6 +133,7 @@ Status PartitionUpkeep::Train() {
   const size_t num_lists = std::max<size_t>(snapshot_->live_rows / wanted, kFewestLists);
   std::vector<float> vectors;
   QUASH_RETURN_IF_ERROR(TrainCentroids(*snapshot_, num_lists, threads_, stop_, &vectors));
+  collection_.unsplittable_.clear();  // lists are numbered anew
   Change change;
   const size_t dim = snapshot_->spec->dim;
   change.centroids = std::make_shared<const Centroids>(
