@@ -138,10 +138,11 @@ Status CheckFilterText(const char* filter, std::string_view* text);
 Status MakeSearchPlan(const quash_search_options& options, const CollectionSpec& spec,
                       uint32_t default_threads, SearchPlan* plan);
 
-// Fills a result with the rows of `hits` (ids, scores) and what `include` asks.
+// Fills a result with the rows of `hits` (ids, scores) and what `include` asks; on up to
+// `threads` threads, each with queries of its own.
 Status FillResult(const Collection& collection, const Snapshot& snapshot,
                   const std::vector<std::vector<Hit>>& hits, bool with_scores, uint32_t include,
-                  quash_result* result);
+                  size_t threads, quash_result* result);
 
 }  // namespace quash
 

@@ -60,8 +60,8 @@ quash_status quash_get(quash_collection* collection, const quash_ids* ids, uint3
       hits[0].push_back({0, location.segment, location.row});
     }
     auto result = std::make_unique<quash_result>();
-    QUASH_RETURN_IF_ERROR(quash::FillResult(opened, *snapshot, hits, /*with_scores=*/false,
-                                            include, result.get()));
+    QUASH_RETURN_IF_ERROR(quash::FillResult(opened, *snapshot, hits, /*with_scores=*/false, include,
+                                            /*threads=*/1, result.get()));
     *out_result = result.release();
     return Status();
   });
@@ -152,7 +152,7 @@ quash_status quash_iterator_next(quash_iterator* iterator, size_t max_rows,
     auto result = std::make_unique<quash_result>();
     QUASH_RETURN_IF_ERROR(quash::FillResult(*iterator->collection, snapshot, hits,
                                             /*with_scores=*/false, iterator->include,
-                                            result.get()));
+                                            /*threads=*/1, result.get()));
     iterator->segment = segment;
     iterator->row = row;
     iterator->matching = std::move(matching);

@@ -1,35 +1,71 @@
 // Results: filled from hits, read by the caller.
 #include <algorithm>
+#include <limits>
 #include <span>
-#include <unordered_map>
 #include <utility>
 
 #include "libquashdb/api_handles.h"
+#include "libquashdb/executor_parallel.h"
 #include "libquashdb/metadata.h"
 #include "libquashdb/row_reader.h"
 
 namespace quash {
 namespace {
 
-// Id columns of the segments that hits point into, each looked up once.
-class IdReader {
+// Id columns of the segments that hits point into, each looked up once; for one thread.
+class IdColumns {
  public:
-  explicit IdReader(const Snapshot& snapshot) : snapshot_(snapshot) {}
+  explicit IdColumns(const Snapshot& snapshot)
+      : snapshot_(snapshot), places_(snapshot.segments.size(), kUnread) {}
 
   Status Get(uint32_t segment, const IdColumn** ids) {
-    auto [it, is_new] = columns_.try_emplace(segment);
-    if (is_new) {
+    uint32_t& place = places_[segment];
+    if (place == kUnread) {
+      std::pair<IdColumn, Pin> column;
       QUASH_RETURN_IF_ERROR(
-          snapshot_.segments[segment].segment->Ids(&it->second.first, &it->second.second));
+          snapshot_.segments[segment].segment->Ids(&column.first, &column.second));
+      place = static_cast<uint32_t>(columns_.size());
+      columns_.push_back(std::move(column));
     }
-    *ids = &it->second.first;
+    *ids = &columns_[place].first;
     return Status();
   }
 
  private:
+  static constexpr uint32_t kUnread = std::numeric_limits<uint32_t>::max();
   const Snapshot& snapshot_;
-  std::unordered_map<uint32_t, std::pair<IdColumn, Pin>> columns_;
+  std::vector<uint32_t> places_;  // of each segment, in columns_
+  std::vector<std::pair<IdColumn, Pin>> columns_;
 };
+
+// Ids, scores and vectors of a query's hits, from row `at` of the result on.
+Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, IdColumns* columns,
+                quash_result* result) {
+  const IdColumn* ids;
+  const bool has_int_ids = result->id_type == QUASH_ID_INT64;
+  if (has_int_ids) {
+    // Ids lie apart from each other: all are on their way at once.
+    for (const Hit& hit : hits) {
+      QUASH_RETURN_IF_ERROR(columns->Get(hit.segment, &ids));
+      __builtin_prefetch(&ids->ints[hit.row]);
+    }
+  }
+  for (const Hit& hit : hits) {
+    QUASH_RETURN_IF_ERROR(columns->Get(hit.segment, &ids));
+    if (has_int_ids) {
+      result->int_ids[at] = ids->ints[hit.row];
+    } else {
+      result->string_ids[at] = ids->string(hit.row);
+    }
+    if (result->has_scores) result->scores[at] = hit.score;
+    if (result->include & QUASH_INCLUDE_VECTORS) {
+      QUASH_RETURN_IF_ERROR(
+          ReadVector(snapshot, hit.segment, hit.row, result->vectors.data() + at * result->dim));
+    }
+    ++at;
+  }
+  return Status();
+}
 
 // Metadata and documents, in the order of `hits`.
 Status AppendRecords(const Collection& collection, const Snapshot& snapshot,
@@ -60,52 +96,40 @@ Status AppendRecords(const Collection& collection, const Snapshot& snapshot,
 
 Status FillResult(const Collection& collection, const Snapshot& snapshot,
                   const std::vector<std::vector<Hit>>& hits, bool with_scores, uint32_t include,
-                  quash_result* result) {
+                  size_t threads, quash_result* result) {
   result->dim = snapshot.spec->dim;
   result->id_type = snapshot.spec->id_type;
   result->has_scores = with_scores;
   result->include = include;
-  IdReader reader(snapshot);
-  size_t rows = 0;
-  for (const std::vector<Hit>& of_query : hits) rows += of_query.size();
-  if (result->id_type == QUASH_ID_INT64) {
-    result->int_ids.reserve(rows);
-  } else {
-    result->string_ids.reserve(rows);
-  }
-  if (with_scores) result->scores.reserve(rows);
-  result->offsets.reserve(hits.size() + 1);
-  rows = 0;
+  result->offsets.assign(1, 0);
   for (const std::vector<Hit>& of_query : hits) {
-    // Ids lie apart from each other: all of a query's are on their way at once.
-    if (result->id_type == QUASH_ID_INT64) {
-      for (const Hit& hit : of_query) {
-        const IdColumn* ids;
-        QUASH_RETURN_IF_ERROR(reader.Get(hit.segment, &ids));
-        __builtin_prefetch(&ids->ints[hit.row]);
-      }
+    result->offsets.push_back(result->offsets.back() + of_query.size());
+  }
+  const size_t rows = result->offsets.back();
+  if (result->id_type == QUASH_ID_INT64) {
+    result->int_ids.resize(rows);
+  } else {
+    result->string_ids.resize(rows);
+  }
+  if (with_scores) result->scores.resize(rows);
+  if (include & QUASH_INCLUDE_VECTORS) result->vectors.resize(rows * result->dim);
+
+  // Fewer take no longer than waking a thread.
+  constexpr size_t kRowsPerThread = 4096;
+  const size_t shares =
+      std::max<size_t>(std::min({rows / kRowsPerThread, threads, hits.size()}), 1);
+  QUASH_RETURN_IF_ERROR(ParallelFor(shares, shares, [&](size_t share) -> Status {
+    IdColumns columns(snapshot);
+    const size_t end = hits.size() * (share + 1) / shares;
+    for (size_t q = hits.size() * share / shares; q < end; ++q) {
+      QUASH_RETURN_IF_ERROR(FillRows(snapshot, hits[q], result->offsets[q], &columns, result));
     }
-    for (const Hit& hit : of_query) {
-      const IdColumn* ids;
-      QUASH_RETURN_IF_ERROR(reader.Get(hit.segment, &ids));
-      if (result->id_type == QUASH_ID_INT64) {
-        result->int_ids.push_back(ids->ints[hit.row]);
-      } else {
-        result->string_ids.emplace_back(ids->string(hit.row));
-      }
-      if (with_scores) result->scores.push_back(hit.score);
-      if (include & QUASH_INCLUDE_VECTORS) {
-        const size_t at = result->vectors.size();
-        result->vectors.resize(at + result->dim);
-        QUASH_RETURN_IF_ERROR(
-            ReadVector(snapshot, hit.segment, hit.row, result->vectors.data() + at));
-      }
-    }
-    if (include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
+    return Status();
+  }));
+  if (include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
+    for (const std::vector<Hit>& of_query : hits) {
       QUASH_RETURN_IF_ERROR(AppendRecords(collection, snapshot, of_query, result));
     }
-    rows += of_query.size();
-    result->offsets.push_back(rows);
   }
   return Status();
 }

@@ -5,6 +5,7 @@
 
 #include "kernels/dispatch.h"
 #include "libquashdb/api_handles.h"
+#include "libquashdb/executor_parallel.h"
 #include "libquashdb/gpu_group.h"
 #include "libquashdb/json_text.h"
 #include "libquashdb/partition.h"
@@ -55,11 +56,13 @@ Status SearchToResult(quash_collection* handle, const quash::Snapshot& snapshot,
   quash::SearchPlan plan;
   QUASH_RETURN_IF_ERROR(quash::MakeSearchPlan(
       given, *snapshot.spec, handle->handle->database().options().threads, &plan));
+  const size_t threads = quash::ThreadCount(plan.threads);
   std::vector<std::vector<Hit>> hits;
   QUASH_RETURN_IF_ERROR(Run(snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
   auto result = std::make_unique<quash_result>();
   QUASH_RETURN_IF_ERROR(quash::FillResult(*handle->collection, snapshot, hits,
-                                          /*with_scores=*/true, given.include, result.get()));
+                                          /*with_scores=*/true, given.include, threads,
+                                          result.get()));
   *out_result = result.release();
   return Status();
 }
@@ -152,11 +155,12 @@ quash_status quash_search_into(quash_collection* collection, const float* querie
     quash::SearchPlan plan;
     QUASH_RETURN_IF_ERROR(quash::MakeSearchPlan(
         given, *snapshot->spec, collection->handle->database().options().threads, &plan));
+    const size_t threads = quash::ThreadCount(plan.threads);
     std::vector<std::vector<Hit>> hits;
     QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
     quash_result found;
     QUASH_RETURN_IF_ERROR(quash::FillResult(opened, *snapshot, hits, /*with_scores=*/true,
-                                            /*include=*/0, &found));
+                                            /*include=*/0, threads, &found));
     for (size_t q = 0; q < nq; ++q) {
       const size_t begin = found.offsets[q], count = found.offsets[q + 1] - begin;
       std::copy_n(found.int_ids.begin() + begin, count, ids + q * k);
@@ -234,7 +238,8 @@ quash_status quash_query_run(quash_query* query, const float* queries, size_t nq
     QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, query->plan, &hits, &stats));
     auto result = std::make_unique<quash_result>();
     QUASH_RETURN_IF_ERROR(quash::FillResult(*query->collection, *snapshot, hits,
-                                            /*with_scores=*/true, query->include, result.get()));
+                                            /*with_scores=*/true, query->include,
+                                            quash::ThreadCount(query->plan.threads), result.get()));
     query->stats = std::move(stats);
     query->measured = snapshot->widths;
     const double recall = quash::RecallInForce(*snapshot, query->plan);

@@ -91,6 +91,35 @@ TEST_CASE("a batch of queries gives what each alone gives, on any number of thre
   }
 }
 
+TEST_CASE("long results of a batch, filled by several threads, are those of each query") {
+  const Filled f;
+  constexpr size_t kQueries = 7, kK = 3000;  // not as many to each thread
+  const auto queries = RandomVectors(kQueries, kDim, 6);
+  quash_search_options options;
+  quash_search_options_init(&options);
+  options.threads = 3;
+  options.include = QUASH_INCLUDE_VECTORS | QUASH_INCLUDE_METADATA;
+  quash_result* raw = nullptr;
+  REQUIRE_OK(quash_search(f.c.get(), queries.data(), kQueries, kK, &options, &raw));
+  const Result batch(raw);
+  const size_t* offsets = quash_result_offsets(batch.get());
+  options.threads = 1;
+  for (size_t q = 0; q < kQueries; ++q) {
+    CAPTURE(q);
+    REQUIRE_OK(quash_search(f.c.get(), queries.data() + q * kDim, 1, kK, &options, &raw));
+    const Result alone(raw);
+    REQUIRE(offsets[q + 1] - offsets[q] == kK);
+    CHECK(IntIds(raw) == IntIds(batch.get(), q));
+    CHECK(Scores(raw) == Scores(batch.get(), q));
+    const float* of_batch = quash_result_vectors(batch.get()) + offsets[q] * kDim;
+    CHECK(std::equal(of_batch, of_batch + kK * kDim, quash_result_vectors(raw)));
+    for (const size_t row : {size_t{0}, kK / 2, kK - 1}) {
+      CHECK(std::string(quash_result_metadata(batch.get(), offsets[q] + row)) ==
+            quash_result_metadata(raw, row));
+    }
+  }
+}
+
 TEST_CASE("the same search is the same every time and after compaction") {
   const Filled f;
   const auto query = RandomVectors(1, kDim, 6);
