@@ -8,6 +8,11 @@
  * unless said otherwise; the current device is the caller's choice and must be the
  * one of quash_kv_cuda_create().
  *
+ * On sm_90 appends and attention let the next launch on the stream start early if it is a
+ * programmatic dependent one, as attention is: a kernel of the caller's that is launched so
+ * calls cudaGridDependencySynchronize() before it reads what they write, or writes what they
+ * read. Other launches wait as always.
+ *
  * Supported: head_dim 64, 128 and 256, all bits of quash_kv.h, outliers, tq_mse and
  * tq_prod, rotations but dense ones; quash_kv_cuda_attend() also needs dtype bf16 or f16.
  * Anything else, and any build without CUDA, is QUASH_KV_UNSUPPORTED. Errors as in
