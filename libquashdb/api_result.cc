@@ -1,10 +1,10 @@
 // Results: filled from hits, read by the caller.
 #include <algorithm>
-#include <limits>
 #include <span>
 #include <utility>
 
 #include "libquashdb/api_handles.h"
+#include "libquashdb/executor_merge.h"
 #include "libquashdb/executor_parallel.h"
 #include "libquashdb/metadata.h"
 #include "libquashdb/row_reader.h"
@@ -12,46 +12,21 @@
 namespace quash {
 namespace {
 
-// Id columns of the segments that hits point into, each looked up once; for one thread.
-class IdColumns {
- public:
-  explicit IdColumns(const Snapshot& snapshot)
-      : snapshot_(snapshot), places_(snapshot.segments.size(), kUnread) {}
-
-  Status Get(uint32_t segment, const IdColumn** ids) {
-    uint32_t& place = places_[segment];
-    if (place == kUnread) {
-      std::pair<IdColumn, Pin> column;
-      QUASH_RETURN_IF_ERROR(
-          snapshot_.segments[segment].segment->Ids(&column.first, &column.second));
-      place = static_cast<uint32_t>(columns_.size());
-      columns_.push_back(std::move(column));
-    }
-    *ids = &columns_[place].first;
-    return Status();
-  }
-
- private:
-  static constexpr uint32_t kUnread = std::numeric_limits<uint32_t>::max();
-  const Snapshot& snapshot_;
-  std::vector<uint32_t> places_;  // of each segment, in columns_
-  std::vector<std::pair<IdColumn, Pin>> columns_;
-};
-
 // Ids, scores and vectors of a query's hits, from row `at` of the result on.
-Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, IdColumns* columns,
+Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, IdReader* reader,
                 quash_result* result) {
-  const IdColumn* ids;
   const bool has_int_ids = result->id_type == QUASH_ID_INT64;
   if (has_int_ids) {
     // Ids lie apart from each other: all are on their way at once.
     for (const Hit& hit : hits) {
-      QUASH_RETURN_IF_ERROR(columns->Get(hit.segment, &ids));
+      const IdColumn* ids = reader->Get(hit.segment);
+      if (ids == nullptr) return reader->status();
       __builtin_prefetch(&ids->ints[hit.row]);
     }
   }
   for (const Hit& hit : hits) {
-    QUASH_RETURN_IF_ERROR(columns->Get(hit.segment, &ids));
+    const IdColumn* ids = reader->Get(hit.segment);
+    if (ids == nullptr) return reader->status();
     if (has_int_ids) {
       result->int_ids[at] = ids->ints[hit.row];
     } else {
@@ -119,10 +94,10 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
   const size_t shares =
       std::max<size_t>(std::min({rows / kRowsPerThread, threads, hits.size()}), 1);
   QUASH_RETURN_IF_ERROR(ParallelFor(shares, shares, [&](size_t share) -> Status {
-    IdColumns columns(snapshot);
+    IdReader reader(snapshot);
     const size_t end = hits.size() * (share + 1) / shares;
     for (size_t q = hits.size() * share / shares; q < end; ++q) {
-      QUASH_RETURN_IF_ERROR(FillRows(snapshot, hits[q], result->offsets[q], &columns, result));
+      QUASH_RETURN_IF_ERROR(FillRows(snapshot, hits[q], result->offsets[q], &reader, result));
     }
     return Status();
   }));

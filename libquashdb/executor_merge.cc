@@ -2,25 +2,29 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 #include <variant>
 
 namespace quash {
 
 const IdColumn* IdReader::Get(uint32_t segment) {
   if (!status_.ok()) return nullptr;
-  if (columns_.empty()) columns_.resize(snapshot_->segments.size());
-  Column& column = columns_[segment];
-  if (!column.is_read) {
+  if (places_.empty()) places_.assign(snapshot_->segments.size(), kUnread);
+  uint32_t& place = places_[segment];
+  if (place == kUnread) {
+    Column column;
     status_ = snapshot_->segments[segment].segment->Ids(&column.ids, &column.pin);
     if (!status_.ok()) return nullptr;
-    column.is_read = true;
+    place = static_cast<uint32_t>(columns_.size());
+    columns_.push_back(std::move(column));
   }
-  return &column.ids;
+  return &columns_[place].ids;
 }
 
 bool IdReader::Less(uint64_t a, uint64_t b) {
-  const IdColumn* ids_a = Get(SegmentOf(a));
+  Get(SegmentOf(a));  // before b, which may move it
   const IdColumn* ids_b = Get(SegmentOf(b));
+  const IdColumn* ids_a = Get(SegmentOf(a));
   if (ids_a == nullptr || ids_b == nullptr) return a < b;
   return snapshot_->spec->id_type == QUASH_ID_INT64
              ? ids_a->ints[RowOf(a)] < ids_b->ints[RowOf(b)]

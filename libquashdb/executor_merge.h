@@ -15,10 +15,13 @@
 
 namespace quash {
 
-// External ids of a snapshot's rows, read per segment when first asked for.
+// External ids of a snapshot's rows, read per segment when first asked for; for one thread.
 class IdReader {
  public:
   explicit IdReader(const Snapshot& snapshot) : snapshot_(&snapshot) {}
+
+  // Those of a segment, until the next call; null once status() is an error.
+  const IdColumn* Get(uint32_t segment);
 
   // Whether the id of row a is less than that of row b, or than `id`. Falls back
   // to row order once status() is an error.
@@ -28,13 +31,13 @@ class IdReader {
 
  private:
   struct Column {
-    bool is_read = false;
     IdColumn ids;
     Pin pin;
   };
-  const IdColumn* Get(uint32_t segment);
+  static constexpr uint32_t kUnread = std::numeric_limits<uint32_t>::max();
 
   const Snapshot* snapshot_;
+  std::vector<uint32_t> places_;  // of each segment, in columns_
   std::vector<Column> columns_;
   Status status_;
 };

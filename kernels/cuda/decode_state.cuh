@@ -17,7 +17,7 @@ constexpr int kTileQueries = 4;    // of one product: 8 columns, high and low by
 constexpr int kProbStride = 80;    // bytes per column of probabilities: 64 and padding
 constexpr int kOpenChunk = 16;     // open tokens that are taken together
 constexpr uint32_t kStartItems = 1;  // what a unit's start counts as, in pages
-constexpr int kStages = 2;         // pages that a warp has in flight
+constexpr int kStages = 2;           // pages of a warp: one in use, one on its way
 constexpr uint32_t kMaxSlots = 8;  // units whose queries are prepared together
 constexpr float kLog2E = 1.4426950408889634f;
 
