@@ -45,16 +45,23 @@ float RoundedWithin(const float* rotated, size_t dim, float widest, int most, in
 size_t NibbleTableBytes(size_t plane_bytes) { return 2 * plane_bytes * 16; }
 
 void BuildNibbleTable(const int8_t* weights, size_t plane_bytes, uint8_t* table) {
-  for (size_t n = 0; n < 2 * plane_bytes; ++n) {
-    int sums[16];  // of the coordinates whose bit is set, doubling by coordinate
-    sums[0] = 0;
-    // Least: the coordinates below zero set, the others clear.
-    for (size_t i = 0; i < 4; ++i) sums[0] += std::max(-int{weights[4 * n + i]}, 0);
+  // Whether a nibble has a coordinate's bit, as a mask. All sums are modulo 256, in which
+  // those of a nibble fit.
+  constexpr uint8_t kHas[4][16] = {
+      {0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255},
+      {0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255},
+      {0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255},
+      {0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}};
+  for (size_t n = 0; n < 2 * plane_bytes; ++n, weights += 4, table += 16) {
+    uint8_t of[4], least = 0;  // the coordinates below zero set, the others clear
     for (size_t i = 0; i < 4; ++i) {
-      const size_t half = size_t{1} << i;
-      for (size_t v = 0; v < half; ++v) sums[v + half] = sums[v] + weights[4 * n + i];
+      of[i] = static_cast<uint8_t>(weights[i]);
+      least += static_cast<uint8_t>(std::max(-int{weights[i]}, 0));
     }
-    for (size_t v = 0; v < 16; ++v) table[n * 16 + v] = static_cast<uint8_t>(sums[v]);
+    for (size_t v = 0; v < 16; ++v) {
+      table[v] = static_cast<uint8_t>(least + (of[0] & kHas[0][v]) + (of[1] & kHas[1][v]) +
+                                      (of[2] & kHas[2][v]) + (of[3] & kHas[3][v]));
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 // Checks of what callers pass in.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -9,16 +10,14 @@
 namespace quash {
 namespace {
 
-// True if all are finite: the largest magnitude pattern is below infinity's.
-// Integer maximum, so that it vectorises.
-bool AllFinite(const float* values, size_t n) {
-  uint32_t largest = 0;
+// The largest magnitude, or infinity or NaN if there is one: the order of patterns is
+// that of magnitudes. Signed integers, so that it vectorises.
+float LargestMagnitude(const float* values, size_t n) {
+  int32_t largest = 0;
   for (size_t i = 0; i < n; ++i) {
-    uint32_t pattern;
-    std::memcpy(&pattern, values + i, sizeof(pattern));
-    largest = std::max(largest, pattern & 0x7FFFFFFFu);
+    largest = std::max(largest, std::bit_cast<int32_t>(values[i]) & 0x7FFFFFFF);
   }
-  return largest < 0x7F800000u;
+  return std::bit_cast<float>(largest);
 }
 
 // In four sums, as one is a chain of additions that each wait for the one before.
@@ -47,13 +46,17 @@ Status CheckVectors(const float* vectors, size_t n, const CollectionSpec& spec, 
   const size_t dim = spec.dim;
   for (size_t row = 0; row < n; ++row) {
     const float* vector = vectors + row * dim;
-    if (!AllFinite(vector, dim)) {
+    const double largest = LargestMagnitude(vector, dim);
+    if (!std::isfinite(largest)) {
       const size_t at = std::find_if_not(vector, vector + dim,
                                          [](float x) { return std::isfinite(x); }) -
                         vector;
       return Error(QUASH_INVALID, "{} {} has {} at coordinate {}, expected finite numbers", what,
                    row, vector[at], at);
     }
+    // largest^2 <= |x|^2 <= dim largest^2: mostly enough to know.
+    const double largest_sq = largest * largest;
+    if (largest_sq * static_cast<double>(dim) <= 1e37 && largest_sq >= 1e-37) continue;
     const double norm_sq = NormSquared(vector, dim);
     if (norm_sq > 1e37) {
       return Error(QUASH_INVALID, "{} {} has norm {:.3g}, expected at most 3e18", what, row,

@@ -144,6 +144,13 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
                   const std::vector<std::vector<Hit>>& hits, bool with_scores, uint32_t include,
                   size_t threads, quash_result* result);
 
+// The same into a caller's arrays, of a collection with int64 ids.
+//   ids     [queries, k] out, padded with -1
+//   scores  [queries, k] out, padded with NaN
+//   counts  [queries] out, or null
+Status FillArrays(const Snapshot& snapshot, const std::vector<std::vector<Hit>>& hits, size_t k,
+                  size_t threads, int64_t* ids, float* scores, uint32_t* counts);
+
 }  // namespace quash
 
 struct quash_db {

@@ -1,5 +1,6 @@
 // Results: filled from hits, read by the caller.
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -12,26 +13,39 @@
 namespace quash {
 namespace {
 
+Status FillIntIds(std::span<const Hit> hits, IdReader* reader, int64_t* out) {
+  const IdColumn* ids;
+  // Segments and ids lie apart from each other: all are on their way at once.
+  for (const Hit& hit : hits) reader->Fetch(hit.segment);
+  for (const Hit& hit : hits) {
+    QUASH_RETURN_IF_ERROR(reader->Get(hit.segment, &ids));
+    __builtin_prefetch(&ids->ints[hit.row]);
+  }
+  for (const Hit& hit : hits) {
+    QUASH_RETURN_IF_ERROR(reader->Get(hit.segment, &ids));
+    *out++ = ids->ints[hit.row];
+  }
+  return Status();
+}
+
+Status FillStringIds(std::span<const Hit> hits, IdReader* reader, std::string* out) {
+  const IdColumn* ids;
+  for (const Hit& hit : hits) {
+    QUASH_RETURN_IF_ERROR(reader->Get(hit.segment, &ids));
+    *out++ = ids->string(hit.row);
+  }
+  return Status();
+}
+
 // Ids, scores and vectors of a query's hits, from row `at` of the result on.
 Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, IdReader* reader,
                 quash_result* result) {
-  const bool has_int_ids = result->id_type == QUASH_ID_INT64;
-  if (has_int_ids) {
-    // Ids lie apart from each other: all are on their way at once.
-    for (const Hit& hit : hits) {
-      const IdColumn* ids = reader->Get(hit.segment);
-      if (ids == nullptr) return reader->status();
-      __builtin_prefetch(&ids->ints[hit.row]);
-    }
+  if (result->id_type == QUASH_ID_INT64) {
+    QUASH_RETURN_IF_ERROR(FillIntIds(hits, reader, result->int_ids.data() + at));
+  } else {
+    QUASH_RETURN_IF_ERROR(FillStringIds(hits, reader, result->string_ids.data() + at));
   }
   for (const Hit& hit : hits) {
-    const IdColumn* ids = reader->Get(hit.segment);
-    if (ids == nullptr) return reader->status();
-    if (has_int_ids) {
-      result->int_ids[at] = ids->ints[hit.row];
-    } else {
-      result->string_ids[at] = ids->string(hit.row);
-    }
     if (result->has_scores) result->scores[at] = hit.score;
     if (result->include & QUASH_INCLUDE_VECTORS) {
       QUASH_RETURN_IF_ERROR(
@@ -40,6 +54,21 @@ Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, 
     ++at;
   }
   return Status();
+}
+
+// fill(q, reader) for every query, in shares of whole queries on up to `threads` threads.
+template <typename Fill>
+Status EachQuery(const Snapshot& snapshot, size_t queries, size_t rows, size_t threads, Fill fill) {
+  constexpr size_t kRowsPerThread = 2048;  // fewer take no longer than waking a thread
+  const size_t shares = std::max<size_t>(std::min({rows / kRowsPerThread, threads, queries}), 1);
+  IdReader reader(snapshot);
+  return ParallelFor(shares, shares, [&](size_t share) -> Status {
+    const size_t end = queries * (share + 1) / shares;
+    for (size_t q = queries * share / shares; q < end; ++q) {
+      QUASH_RETURN_IF_ERROR(fill(q, &reader));
+    }
+    return Status();
+  });
 }
 
 // Metadata and documents, in the order of `hits`.
@@ -89,24 +118,31 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
   if (with_scores) result->scores.resize(rows);
   if (include & QUASH_INCLUDE_VECTORS) result->vectors.resize(rows * result->dim);
 
-  // Fewer take no longer than waking a thread.
-  constexpr size_t kRowsPerThread = 4096;
-  const size_t shares =
-      std::max<size_t>(std::min({rows / kRowsPerThread, threads, hits.size()}), 1);
-  QUASH_RETURN_IF_ERROR(ParallelFor(shares, shares, [&](size_t share) -> Status {
-    IdReader reader(snapshot);
-    const size_t end = hits.size() * (share + 1) / shares;
-    for (size_t q = hits.size() * share / shares; q < end; ++q) {
-      QUASH_RETURN_IF_ERROR(FillRows(snapshot, hits[q], result->offsets[q], &reader, result));
-    }
-    return Status();
-  }));
+  QUASH_RETURN_IF_ERROR(
+      EachQuery(snapshot, hits.size(), rows, threads, [&](size_t q, IdReader* reader) {
+        return FillRows(snapshot, hits[q], result->offsets[q], reader, result);
+      }));
   if (include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
     for (const std::vector<Hit>& of_query : hits) {
       QUASH_RETURN_IF_ERROR(AppendRecords(collection, snapshot, of_query, result));
     }
   }
   return Status();
+}
+
+Status FillArrays(const Snapshot& snapshot, const std::vector<std::vector<Hit>>& hits, size_t k,
+                  size_t threads, int64_t* ids, float* scores, uint32_t* counts) {
+  const size_t nq = hits.size();
+  return EachQuery(snapshot, nq, nq * k, threads, [&](size_t q, IdReader* reader) -> Status {
+    const std::vector<Hit>& found = hits[q];
+    QUASH_RETURN_IF_ERROR(FillIntIds(found, reader, ids + q * k));
+    std::fill(ids + q * k + found.size(), ids + (q + 1) * k, -1);
+    std::ranges::transform(found, scores + q * k, &Hit::score);
+    std::fill(scores + q * k + found.size(), scores + (q + 1) * k,
+              std::numeric_limits<float>::quiet_NaN());
+    if (counts != nullptr) counts[q] = static_cast<uint32_t>(found.size());
+    return Status();
+  });
 }
 
 namespace {

@@ -158,19 +158,7 @@ quash_status quash_search_into(quash_collection* collection, const float* querie
     const size_t threads = quash::ThreadCount(plan.threads);
     std::vector<std::vector<Hit>> hits;
     QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
-    quash_result found;
-    QUASH_RETURN_IF_ERROR(quash::FillResult(opened, *snapshot, hits, /*with_scores=*/true,
-                                            /*include=*/0, threads, &found));
-    for (size_t q = 0; q < nq; ++q) {
-      const size_t begin = found.offsets[q], count = found.offsets[q + 1] - begin;
-      std::copy_n(found.int_ids.begin() + begin, count, ids + q * k);
-      std::copy_n(found.scores.begin() + begin, count, scores + q * k);
-      std::fill(ids + q * k + count, ids + (q + 1) * k, -1);
-      std::fill(scores + q * k + count, scores + (q + 1) * k,
-                std::numeric_limits<float>::quiet_NaN());
-      if (counts != nullptr) counts[q] = static_cast<uint32_t>(count);
-    }
-    return Status();
+    return quash::FillArrays(*snapshot, hits, k, threads, ids, scores, counts);
   });
 }
 

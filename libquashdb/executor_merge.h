@@ -2,9 +2,12 @@
 // ascending. Ids are read only where scores tie.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/topk.h"
@@ -15,38 +18,38 @@
 
 namespace quash {
 
-// External ids of a snapshot's rows, read per segment when first asked for; for one thread.
+// External ids of a snapshot's rows, read per segment when first asked for. Threads may
+// share one.
 class IdReader {
  public:
-  explicit IdReader(const Snapshot& snapshot) : snapshot_(&snapshot) {}
+  explicit IdReader(const Snapshot& snapshot)
+      : snapshot_(snapshot), columns_(snapshot.segments.size()) {}
+  ~IdReader();
+  IdReader(const IdReader&) = delete;
 
-  // Those of a segment, until the next call; null once status() is an error.
-  const IdColumn* Get(uint32_t segment);
-
-  // Whether the id of row a is less than that of row b, or than `id`. Falls back
-  // to row order once status() is an error.
-  bool Less(uint64_t a, uint64_t b);
-  bool Less(const Id& id, uint64_t row);
-  const Status& status() const { return status_; }
+  // Fetches into the CPU's caches what Get() will read of a segment.
+  void Fetch(uint32_t segment) const {
+    if (columns_[segment].load(std::memory_order_relaxed) != nullptr) return;
+    snapshot_.segments[segment].segment->FetchIds();
+  }
+  // Those of a segment, as long as this lives.
+  Status Get(uint32_t segment, const IdColumn** out);
 
  private:
   struct Column {
     IdColumn ids;
     Pin pin;
   };
-  static constexpr uint32_t kUnread = std::numeric_limits<uint32_t>::max();
 
-  const Snapshot* snapshot_;
-  std::vector<uint32_t> places_;  // of each segment, in columns_
-  std::vector<Column> columns_;
-  Status status_;
+  const Snapshot& snapshot_;
+  std::vector<std::atomic<const Column*>> columns_;  // owned; null until read
 };
 
 // The best k rows of a stream of final scores, within the plan's min_score and
 // after its cursor.
 class TopHits {
  public:
-  TopHits(const Snapshot& snapshot, const SearchPlan& plan) : plan_(&plan), ids_(snapshot) {}
+  TopHits(const Snapshot& snapshot, const SearchPlan& plan) : snapshot_(&snapshot), plan_(&plan) {}
 
   void Push(float score, uint64_t row);
   void Merge(const TopHits& other);
@@ -54,13 +57,16 @@ class TopHits {
   Status Finish(std::vector<Hit>* hits);
 
  private:
-  bool IsBetter(const Candidate& a, const Candidate& b) {
-    return a.score != b.score ? a.score > b.score : ids_.Less(a.row, b.row);
-  }
+  // The ids of a row's segment; null, and status_ says why, if they cannot be read.
+  const IdColumn* IdsOf(uint64_t row);
+  bool IsAfterCursor(uint64_t row);
+  void SortByIds(std::span<Candidate> tied);
   void Shrink();
 
+  const Snapshot* snapshot_;
   const SearchPlan* plan_;
-  IdReader ids_;
+  std::shared_ptr<IdReader> ids_;  // null until scores tie
+  Status status_;                  // of reading ids
   float threshold_ = -std::numeric_limits<float>::infinity();
   std::vector<Candidate> best_;
 };

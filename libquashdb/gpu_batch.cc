@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <span>
 #include <utility>
 
 #include "libquashdb/executor_exact.h"
@@ -100,6 +101,7 @@ class Batch {
   Status Start(size_t pass, const float* queries, size_t nq);
   Status Stage(size_t pass, size_t part, const float* queries, size_t nq, GpuArgs* args);
   Status Rank(const GpuArgs& args, GpuPass* pass);
+  Status TakeRanked(std::span<const cuda::RankedRow> rows, std::vector<Hit>* hits) const;
   Status Collect(size_t pass, size_t first, size_t nq, std::vector<Hit>* hits,
                  std::vector<size_t>* open);
 
@@ -240,6 +242,24 @@ Status Batch::Rank(const GpuArgs& args, GpuPass* pass) {
   return Status();
 }
 
+// The best k of `rows`, which are in order but for ids of rows that tie.
+Status Batch::TakeRanked(std::span<const cuda::RankedRow> rows, std::vector<Hit>* hits) const {
+  const auto is_tied = [](const auto& a, const auto& b) { return a.score == b.score; };
+  if (std::ranges::adjacent_find(rows, is_tied) != rows.end()) {
+    TopHits best(snapshot_, plan_);
+    for (const cuda::RankedRow& row : rows) {
+      best.Push(row.score, RowIndex(joint_.segments[row.segment], row.row));
+    }
+    return best.Finish(hits);
+  }
+  hits->clear();
+  hits->reserve(rows.size());
+  for (const cuda::RankedRow& row : rows.first(std::min(rows.size(), plan_.k))) {
+    hits->push_back({row.score, joint_.segments[row.segment], row.row});
+  }
+  return Status();
+}
+
 // Waits for a pass and orders its results.
 Status Batch::Collect(size_t pass, size_t first, size_t nq, std::vector<Hit>* hits,
                       std::vector<size_t>* open) {
@@ -256,12 +276,9 @@ Status Batch::Collect(size_t pass, size_t first, size_t nq, std::vector<Hit>* hi
     for (size_t q = nq * i / threads; q < nq * (i + 1) / threads; ++q) {
       is_open[q] = summaries[q].status != cuda::RankSummary::kDone;
       if (is_open[q]) continue;
-      TopHits best(snapshot_, plan_);
-      const cuda::RankedRow* rows = own.ranked.as<cuda::RankedRow>() + q * room;
-      for (uint32_t row = 0; row < summaries[q].rows; ++row) {
-        best.Push(rows[row].score, RowIndex(joint_.segments[rows[row].segment], rows[row].row));
-      }
-      QUASH_RETURN_IF_ERROR(best.Finish(&hits[first + q]));
+      QUASH_RETURN_IF_ERROR(
+          TakeRanked(std::span(own.ranked.as<cuda::RankedRow>() + q * room, summaries[q].rows),
+                     &hits[first + q]));
       is_open[q] = hits[first + q].size() < wanted;
     }
     return Status();

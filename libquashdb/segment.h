@@ -68,6 +68,8 @@ class Segment {
                              Pin* pin) const = 0;
 
   virtual Status Ids(IdColumn* ids, Pin* pin) const = 0;
+  // Fetches into the CPU's caches what Ids() will read.
+  virtual void FetchIds() const {}
   virtual Status Slots(std::span<const uint64_t>* slots, Pin* pin) const = 0;
   // The row with a slot of [first_slot, last_slot]; *found false if there is none.
   virtual Status FindSlot(uint64_t slot, uint32_t* row, bool* found) const;

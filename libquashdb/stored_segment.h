@@ -83,6 +83,7 @@ class StoredSegment final : public Segment {
   Status RerankBlock(size_t block, const void** data, const float** scales,
                      Pin* pin) const override;
   Status Ids(IdColumn* ids, Pin* pin) const override;
+  void FetchIds() const override { parts_[static_cast<size_t>(SegmentPart::kIds) - 1].Fetch(); }
   Status Slots(std::span<const uint64_t>* slots, Pin* pin) const override;
   Status FindSlot(uint64_t slot, uint32_t* row, bool* found) const override;
   void FetchPlaceOfSlot(uint64_t slot) const override {

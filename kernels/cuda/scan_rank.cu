@@ -36,7 +36,10 @@ struct RankShared {
     uint16_t narrowed[kRankWidthMax];
     RankedRow out[kRankMax + kRankTies];
   };
-  uint32_t blocks[2 * kRankWidthMax];  // hashed
+  union {
+    uint32_t blocks[2 * kRankWidthMax];  // hashed
+    RankedRow sorted[kRankMax + kRankTies];
+  };
 };
 
 // Unsigned integers in the order of floats.
@@ -80,6 +83,12 @@ __device__ uint32_t SelectExactly(uint32_t rank, RankShared* shared, Each each) 
   }
   __syncthreads();
   return prefix;
+}
+
+// Best first, ties by place.
+__device__ bool IsBefore(const RankedRow& a, const RankedRow& b) {
+  if (a.score != b.score) return a.score > b.score;
+  return a.segment != b.segment ? a.segment < b.segment : a.row < b.row;
 }
 
 // How many items of all threads pass. For all threads of a block.
@@ -348,7 +357,7 @@ class Ranker {
     return left;
   }
 
-  // The rows whose scores are among the best k; how many.
+  // The rows whose scores are among the best k, in order; how many.
   __device__ uint32_t Emit(uint32_t scored) {
     float least = -INFINITY;
     if (scored > args_.k) {
@@ -372,11 +381,15 @@ class Ranker {
                           one.score};
     }
     __syncthreads();
-    const uint32_t rows = shared_->count;
-    RankedRow* out = args_.rows + size_t{q_} * room;
-    for (uint32_t i = threadIdx.x; i < min(rows, room); i += kRankThreads) {
-      out[i] = shared_->out[i];
+    const uint32_t rows = shared_->count, kept = min(rows, room);
+    for (uint32_t i = threadIdx.x; i < kept; i += kRankThreads) {
+      uint32_t place = 0;
+      for (uint32_t j = 0; j < kept; ++j) place += IsBefore(shared_->out[j], shared_->out[i]);
+      shared_->sorted[place] = shared_->out[i];
     }
+    __syncthreads();
+    RankedRow* out = args_.rows + size_t{q_} * room;
+    for (uint32_t i = threadIdx.x; i < kept; i += kRankThreads) out[i] = shared_->sorted[i];
     return rows;
   }
 

@@ -40,7 +40,7 @@ struct RankSummary {
   uint32_t refined;       // of these, that plane 2 was asked about
   uint32_t refined_kept;  // and that it left
   uint32_t scored;
-  uint32_t rows;  // in no order: k or, with ties, more
+  uint32_t rows;  // k or, with ties, more: best first, ties by segment and row
 };
 
 struct RankArgs {
