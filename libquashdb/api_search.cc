@@ -39,11 +39,12 @@ Status DefaultedOptions(const quash_search_options* options, quash_search_option
   return quash::CopyOptions(options, "quash_search_options", out);
 }
 
-Status Run(const quash::Snapshot& snapshot, const float* queries, size_t nq, size_t k,
-           quash::SearchPlan plan, std::vector<std::vector<Hit>>* hits,
+Status Run(quash::DatabaseHandle* handle, const quash::Snapshot& snapshot, const float* queries,
+           size_t nq, size_t k, quash::SearchPlan plan, std::vector<std::vector<Hit>>* hits,
            quash::SearchStats* stats) {
   QUASH_RETURN_IF_ERROR(CheckQueries(queries, nq, k, *snapshot.spec));
   plan.k = k;
+  if (plan.exact || nq >= QUASH_PROGRESS_QUERIES_MIN) plan.progress = handle->progress();
   plan.recall = quash::RecallInForce(snapshot, plan);
   return quash::Search(snapshot, queries, nq, plan, hits, stats);
 }
@@ -58,7 +59,8 @@ Status SearchToResult(quash_collection* handle, const quash::Snapshot& snapshot,
       given, *snapshot.spec, handle->handle->database().options().threads, &plan));
   const size_t threads = quash::ThreadCount(plan.threads);
   std::vector<std::vector<Hit>> hits;
-  QUASH_RETURN_IF_ERROR(Run(snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
+  QUASH_RETURN_IF_ERROR(
+      Run(handle->handle.get(), snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
   auto result = std::make_unique<quash_result>();
   QUASH_RETURN_IF_ERROR(quash::FillResult(*handle->collection, snapshot, hits,
                                           /*with_scores=*/true, given.include, threads,
@@ -157,7 +159,8 @@ quash_status quash_search_into(quash_collection* collection, const float* querie
         given, *snapshot->spec, collection->handle->database().options().threads, &plan));
     const size_t threads = quash::ThreadCount(plan.threads);
     std::vector<std::vector<Hit>> hits;
-    QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
+    QUASH_RETURN_IF_ERROR(
+        Run(collection->handle.get(), *snapshot, queries, nq, k, std::move(plan), &hits, nullptr));
     return quash::FillArrays(*snapshot, hits, k, threads, ids, scores, counts);
   });
 }
@@ -223,7 +226,8 @@ quash_status quash_query_run(quash_query* query, const float* queries, size_t nq
     QUASH_RETURN_IF_ERROR(query->collection->GetSnapshot(&snapshot));
     std::vector<std::vector<Hit>> hits;
     quash::SearchStats stats;
-    QUASH_RETURN_IF_ERROR(Run(*snapshot, queries, nq, k, query->plan, &hits, &stats));
+    QUASH_RETURN_IF_ERROR(
+        Run(query->handle.get(), *snapshot, queries, nq, k, query->plan, &hits, &stats));
     auto result = std::make_unique<quash_result>();
     QUASH_RETURN_IF_ERROR(quash::FillResult(*query->collection, *snapshot, hits,
                                             /*with_scores=*/true, query->include,

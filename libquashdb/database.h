@@ -4,21 +4,18 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "libquashdb/progress.h"
 #include "libquashdb/schema.h"
 #include "libquashdb/snapshot.h"
 #include "libquashdb/status.h"
 
 namespace quash {
-
-// Returns true to stop. done and total in the operation's own unit.
-using Progress = std::function<bool(uint64_t done, uint64_t total)>;
 
 struct OpenOptions {
   quash_open_mode mode = QUASH_OPEN_CREATE;

@@ -9,6 +9,7 @@
 #include "libquashdb/executor_parallel.h"
 #include "libquashdb/executor_plan.h"
 #include "libquashdb/executor_plane_scan.h"
+#include "libquashdb/executor_progress.h"
 #include "libquashdb/executor_rows.h"
 #include "libquashdb/executor_staged.h"
 #include "libquashdb/gpu_batch.h"
@@ -27,19 +28,21 @@ size_t ThreadsFor(size_t threads, uint64_t bytes) {
 // one tile after the other over threads.
 Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, const Probe& probe,
                     const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
-                    std::vector<std::vector<Hit>>* hits, StagedCounts* counts) {
+                    QueryProgress* progress, std::vector<std::vector<Hit>>* hits,
+                    StagedCounts* counts) {
   const bool on_gpu = snapshot.gpu != nullptr && !probe.enabled();
   const StagedSearch search = {snapshot, matching, probe, plan};
   std::optional<cuda::DeviceScope> device_scope;
   if (on_gpu) {
     device_scope.emplace();
     std::vector<size_t> open;
-    QUASH_RETURN_IF_ERROR(SearchBatchOnGpu(snapshot, matching, queries, nq, plan, threads,
+    QUASH_RETURN_IF_ERROR(SearchBatchOnGpu(snapshot, matching, queries, nq, plan, threads, progress,
                                            hits->data(), counts, &open));
     if (open.size() < nq) {
       for (size_t q : open) {
         QUASH_RETURN_IF_ERROR(SearchStagedTile(search, queries + q * snapshot.spec->dim, 1,
                                                threads, &(*hits)[q], counts));
+        QUASH_RETURN_IF_ERROR(progress->Add(1));
       }
       return Status();
     }
@@ -50,11 +53,12 @@ Status SearchStaged(const Snapshot& snapshot, const MatchingRows& matching, cons
   const size_t tile = std::clamp<size_t>(share, 1, on_gpu ? kMaxTileQueries : kTileQueries);
   const size_t tiles = (nq + tile - 1) / tile;
   std::vector<StagedCounts> tile_counts(tiles);
-  QUASH_RETURN_IF_ERROR(ParallelFor(tiles, over_queries ? threads : 1, [&](size_t i) {
-    const size_t first = i * tile;
-    return SearchStagedTile(search, queries + first * snapshot.spec->dim,
-                            std::min(tile, nq - first), over_queries ? 1 : threads,
-                            hits->data() + first, &tile_counts[i]);
+  QUASH_RETURN_IF_ERROR(ParallelFor(tiles, over_queries ? threads : 1, [&](size_t i) -> Status {
+    const size_t first = i * tile, count = std::min(tile, nq - first);
+    QUASH_RETURN_IF_ERROR(SearchStagedTile(search, queries + first * snapshot.spec->dim, count,
+                                           over_queries ? 1 : threads, hits->data() + first,
+                                           &tile_counts[i]));
+    return progress->Add(count);
   }));
   for (const StagedCounts& one : tile_counts) counts->Add(one);
   return Status();
@@ -97,20 +101,21 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
   stats->rows = snapshot.live_rows;
   stats->matching_rows = matching.count();
 
+  QueryProgress progress(plan, nq);
   StageStats one;
   one.rows_in = nq * matching.count();
   if (plan.exact) {
     stats->mode = "exact";
     const uint64_t bytes = one.rows_in * FinalRowBytes(snapshot);
     QUASH_RETURN_IF_ERROR(SearchExact(snapshot, matching, queries, nq, plan,
-                                      ThreadsFor(threads, bytes), hits, &one.bytes));
+                                      ThreadsFor(threads, bytes), &progress, hits, &one.bytes));
     one.rows_out = HitCount(*hits);
     AddStage("exact", one, stats);
   } else if (ScoreDirectly(snapshot, plan, matching.count())) {
     stats->mode = "direct";
     const uint64_t bytes = one.rows_in * FinalRowBytes(snapshot);
     QUASH_RETURN_IF_ERROR(SearchDirectly(snapshot, matching, queries, nq, plan,
-                                         ThreadsFor(threads, bytes), hits, &one.bytes));
+                                         ThreadsFor(threads, bytes), &progress, hits, &one.bytes));
     one.rows_out = HitCount(*hits);
     AddStage(has_tier ? "rerank" : "full code", one, stats);
   } else {
@@ -123,7 +128,7 @@ Status Search(const Snapshot& snapshot, const float* queries, size_t nq, const S
     if (probe.enabled()) bytes = bytes * probe.nprobe(1) / snapshot.partitions->num_lists();
     StagedCounts counts;
     QUASH_RETURN_IF_ERROR(SearchStaged(snapshot, matching, probe, queries, nq, plan,
-                                       ThreadsFor(threads, bytes), hits, &counts));
+                                       ThreadsFor(threads, bytes), &progress, hits, &counts));
     stats->gpu_queries = counts.gpu_queries;
     stats->gpu_note = counts.gpu_note;
     stats->widths.planes = static_cast<uint32_t>(widths.planes);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "libquashdb/filter.h"
+#include "libquashdb/progress.h"
 #include "libquashdb/snapshot.h"
 #include "libquashdb/status.h"
 
@@ -25,6 +26,7 @@ struct SearchPlan {
   bool has_cursor = false;
   float cursor_score = 0;
   Id cursor_id;
+  Progress progress;  // of queries; QUASH_CANCELLED if it asks to stop
 };
 
 inline constexpr double kDefaultRecall = 0.99;

@@ -17,9 +17,10 @@ namespace {
 // cache while every query is scored against it.
 Status ScoreRanges(const Snapshot& snapshot, const MatchingRows& matching,
                    std::span<const BlockRange> ranges, std::span<const RerankScore> scores,
-                   std::span<TopHits> best, uint64_t* bytes) {
+                   QueryProgress* progress, std::span<TopHits> best, uint64_t* bytes) {
   const size_t row_bytes = scores[0].row_bytes();
   for (const BlockRange& range : ranges) {
+    QUASH_RETURN_IF_ERROR(progress->Add(0));
     const Segment& segment = *snapshot.segments[range.segment].segment;
     const uint32_t* mask = matching.mask(range.segment);
     for (uint32_t block = range.begin; block < range.end; ++block) {
@@ -43,8 +44,8 @@ Status ScoreRanges(const Snapshot& snapshot, const MatchingRows& matching,
 }
 
 Status SearchExactTile(const Snapshot& snapshot, const MatchingRows& matching, const float* queries,
-                       size_t nq, const SearchPlan& plan, size_t threads, std::vector<Hit>* hits,
-                       uint64_t* bytes) {
+                       size_t nq, const SearchPlan& plan, size_t threads, QueryProgress* progress,
+                       std::vector<Hit>* hits, uint64_t* bytes) {
   std::vector<PreparedQuery> prepared(nq);
   std::vector<RerankScore> scores;
   for (size_t q = 0; q < nq; ++q) {
@@ -57,7 +58,7 @@ Status SearchExactTile(const Snapshot& snapshot, const MatchingRows& matching, c
                                          std::vector<TopHits>(nq, TopHits(snapshot, plan)));
   std::vector<uint64_t> part_bytes(parts.size());
   QUASH_RETURN_IF_ERROR(ParallelFor(parts.size(), threads, [&](size_t i) {
-    return ScoreRanges(snapshot, matching, parts[i], scores, best[i], &part_bytes[i]);
+    return ScoreRanges(snapshot, matching, parts[i], scores, progress, best[i], &part_bytes[i]);
   }));
   for (size_t q = 0; q < nq; ++q) {
     hits[q].clear();
@@ -66,7 +67,7 @@ Status SearchExactTile(const Snapshot& snapshot, const MatchingRows& matching, c
     QUASH_RETURN_IF_ERROR(best[0][q].Finish(&hits[q]));
   }
   for (uint64_t read : part_bytes) *bytes += read;
-  return Status();
+  return progress->Add(nq);
 }
 
 }  // namespace
@@ -86,7 +87,7 @@ uint64_t FinalRowBytes(const Snapshot& snapshot) {
 }
 
 Status SearchExact(const Snapshot& snapshot, const MatchingRows& matching, const float* queries,
-                   size_t nq, const SearchPlan& plan, size_t threads,
+                   size_t nq, const SearchPlan& plan, size_t threads, QueryProgress* progress,
                    std::vector<std::vector<Hit>>* hits, uint64_t* bytes) {
   const bool over_queries = nq >= threads;
   const size_t tile =
@@ -96,7 +97,7 @@ Status SearchExact(const Snapshot& snapshot, const MatchingRows& matching, const
   QUASH_RETURN_IF_ERROR(ParallelFor(tiles, over_queries ? threads : 1, [&](size_t i) {
     const size_t first = i * tile;
     return SearchExactTile(snapshot, matching, queries + first * snapshot.spec->dim,
-                           std::min(tile, nq - first), plan, over_queries ? 1 : threads,
+                           std::min(tile, nq - first), plan, over_queries ? 1 : threads, progress,
                            hits->data() + first, &tile_bytes[i]);
   }));
   for (uint64_t read : tile_bytes) *bytes += read;
@@ -104,7 +105,7 @@ Status SearchExact(const Snapshot& snapshot, const MatchingRows& matching, const
 }
 
 Status SearchDirectly(const Snapshot& snapshot, const MatchingRows& matching, const float* queries,
-                      size_t nq, const SearchPlan& plan, size_t threads,
+                      size_t nq, const SearchPlan& plan, size_t threads, QueryProgress* progress,
                       std::vector<std::vector<Hit>>* hits, uint64_t* bytes) {
   const std::vector<uint64_t> rows = matching.List();
   const bool over_queries = nq >= threads;
@@ -120,7 +121,8 @@ Status SearchDirectly(const Snapshot& snapshot, const MatchingRows& matching, co
         ScoreFinal(snapshot, query, rows, over_queries ? 1 : threads, scores.data()));
     TopHits best(snapshot, plan);
     for (size_t i = 0; i < rows.size(); ++i) best.Push(scores[i], rows[i]);
-    return best.Finish(&(*hits)[q]);
+    QUASH_RETURN_IF_ERROR(best.Finish(&(*hits)[q]));
+    return progress->Add(1);
   });
 }
 

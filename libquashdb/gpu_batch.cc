@@ -20,6 +20,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr size_t kLeastQueries = 8;  // fewer are ranked sooner by more of the device
 constexpr uint32_t kCapacity = 16384;
+constexpr size_t kBatchQueries = 16384;  // some 50 ms of a million rows
 constexpr size_t kQueriesPerThread = 8;  // fewer take no longer than waking one
 
 class Batch {
@@ -320,7 +321,8 @@ bool AllResident(const Snapshot& snapshot, const MatchingRows& matching,
 
 Status SearchBatchOnGpu(const Snapshot& snapshot, const MatchingRows& matching,
                         const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
-                        std::vector<Hit>* hits, StagedCounts* counts, std::vector<size_t>* open) {
+                        QueryProgress* progress, std::vector<Hit>* hits, StagedCounts* counts,
+                        std::vector<size_t>* open) {
   open->resize(nq);
   std::iota(open->begin(), open->end(), size_t{0});
   const Widths widths = ChooseWidths(snapshot, plan, plan.k);
@@ -338,12 +340,19 @@ Status SearchBatchOnGpu(const Snapshot& snapshot, const MatchingRows& matching,
   }
   std::shared_ptr<const GpuJoint> joint;
   Status status = snapshot.gpu->Join(std::move(parts), &joint);
-  if (status.ok()) {
-    Batch batch(snapshot, matching, plan, widths, threads, *joint, counts);
-    open->clear();
-    status = batch.Run(queries, nq, hits, open);
+  if (status.ok()) open->clear();
+  for (size_t first = 0; status.ok() && first < nq; first += kBatchQueries) {
+    const size_t count = std::min(kBatchQueries, nq - first);
+    std::vector<size_t> left;
+    {
+      Batch batch(snapshot, matching, plan, widths, threads, *joint, counts);
+      status = batch.Run(queries + first * snapshot.spec->dim, count, hits + first, &left);
+    }
+    for (const size_t q : left) open->push_back(first + q);
+    // Between batches: the callback may search, which takes what a batch holds.
+    if (status.ok()) status = progress->Add(count);
   }
-  if (status.ok()) return status;
+  if (status.ok() || status.code() == QUASH_CANCELLED) return status;
   *counts = {};
   counts->gpu_note = status.message();
   open->resize(nq);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "libquashdb/executor_progress.h"
 #include "libquashdb/executor_rows.h"
 #include "libquashdb/executor_staged.h"
 
@@ -14,13 +15,15 @@ namespace quash {
 // widths and no bounds on scores, of rows that GPUs hold with all that scores them; several
 // scan each its own, and take turns at ranking the rows that all have found.
 // Results are those of SearchStagedTile(), as the steps are.
-//   queries  [nq, dim]
-//   threads  for what the host does
-//   hits     out, [nq], of the queries that are answered
-//   counts   added to
-//   open     out: the queries that are not, ascending
+//   queries   [nq, dim]
+//   threads   for what the host does
+//   progress  told of queries as they are answered
+//   hits      out, [nq], of the queries that are answered
+//   counts    added to
+//   open      out: the queries that are not, ascending
 Status SearchBatchOnGpu(const Snapshot& snapshot, const MatchingRows& matching,
                         const float* queries, size_t nq, const SearchPlan& plan, size_t threads,
-                        std::vector<Hit>* hits, StagedCounts* counts, std::vector<size_t>* open);
+                        QueryProgress* progress, std::vector<Hit>* hits, StagedCounts* counts,
+                        std::vector<size_t>* open);
 
 }  // namespace quash

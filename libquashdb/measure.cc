@@ -61,8 +61,7 @@ std::vector<uint64_t> SampleRows(const Snapshot& snapshot, size_t sample, uint64
 
 class Measurement {
  public:
-  Measurement(const Snapshot& snapshot, const MeasureRequest& request,
-              const std::function<bool(uint64_t, uint64_t)>& progress)
+  Measurement(const Snapshot& snapshot, const MeasureRequest& request, const Progress& progress)
       : snapshot_(snapshot), request_(request), progress_(progress), adaptive_(snapshot) {
     adaptive_.widths = SearchWidths();
     adaptive_.widths.recall_curve = snapshot.widths.recall_curve;
@@ -108,7 +107,7 @@ class Measurement {
 
   const Snapshot& snapshot_;
   const MeasureRequest& request_;
-  const std::function<bool(uint64_t, uint64_t)>& progress_;
+  const Progress& progress_;
   std::vector<float> sampled_;
   const float* queries_ = nullptr;
   size_t nq_ = 0;
@@ -434,8 +433,8 @@ Status CheckRequest(const Snapshot& snapshot, const MeasureRequest& request) {
 
 }  // namespace
 
-Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
-               const std::function<bool(uint64_t, uint64_t)>& progress, MeasureReport* report) {
+Status Measure(const Snapshot& snapshot, const MeasureRequest& request, const Progress& progress,
+               MeasureReport* report) {
   if (snapshot.spec->rerank == QUASH_RERANK_NONE) {
     return Error(QUASH_INVALID, "measuring needs a rerank tier, \"{}\" has rerank none",
                  snapshot.spec->name);
@@ -457,8 +456,7 @@ Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
 }
 
 Status MeasureRecallCurve(const Snapshot& snapshot, const MeasureRequest& request,
-                          const std::function<bool(uint64_t, uint64_t)>& progress,
-                          std::vector<RecallPoint>* curve) {
+                          const Progress& progress, std::vector<RecallPoint>* curve) {
   QUASH_RETURN_IF_ERROR(CheckRequest(snapshot, request));
   if (snapshot.partitions == nullptr) {
     return Error(QUASH_UNSUPPORTED, "\"{}\" has no partition index", snapshot.spec->name);

@@ -4,9 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
+#include "libquashdb/progress.h"
 #include "libquashdb/snapshot.h"
 #include "libquashdb/status.h"
 
@@ -44,8 +44,8 @@ struct MeasureReport {
 // `progress`, may be empty: (searches done, expected) -> true to stop, called on
 // this thread; then QUASH_CANCELLED. QUASH_INVALID with rerank none or without
 // rows.
-Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
-               const std::function<bool(uint64_t, uint64_t)>& progress, MeasureReport* report);
+Status Measure(const Snapshot& snapshot, const MeasureRequest& request, const Progress& progress,
+               MeasureReport* report);
 
 // Recall by probed lists, with adaptive widths: 1, 2, 4, ... lists, in smaller
 // steps between recall 0.8 and 0.999, up to recall 0.9995 or all lists.
@@ -53,7 +53,6 @@ Status Measure(const Snapshot& snapshot, const MeasureRequest& request,
 // request target_recall plays no role. QUASH_UNSUPPORTED if searches of the
 // snapshot probe no lists, else as Measure().
 Status MeasureRecallCurve(const Snapshot& snapshot, const MeasureRequest& request,
-                          const std::function<bool(uint64_t, uint64_t)>& progress,
-                          std::vector<RecallPoint>* curve);
+                          const Progress& progress, std::vector<RecallPoint>* curve);
 
 }  // namespace quash

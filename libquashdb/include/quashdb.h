@@ -55,6 +55,7 @@ extern "C" {
 #define QUASH_DOCUMENT_BYTES_MAX (16u << 20) /* document of one row */
 #define QUASH_FIELDS_MAX 256u                /* metadata fields per collection */
 #define QUASH_FILTER_BYTES_MAX (1u << 20)    /* filter text */
+#define QUASH_PROGRESS_QUERIES_MIN 32u       /* of a search that reports progress */
 #define QUASH_FILTER_DEPTH_MAX 64u           /* nesting of a filter */
 
 typedef enum quash_status {
@@ -160,11 +161,13 @@ QUASH_API quash_status quash_close(quash_db *db);
 QUASH_API quash_status quash_refresh(quash_db *db);
 
 /* Called during long calls on this database (compact, backup, verify, measure,
- * delete by filter, large adds). done and total are in the call's own
- * unit; total is 0 while unknown. A non-zero return cancels: the call gives
- * QUASH_CANCELLED having changed nothing (compact: having finished whole
- * segments only). Called on the calling thread. It may read from the database;
- * writing to it and closing it give QUASH_MISUSE. callback NULL removes it. */
+ * delete by filter, large adds, and every 50 ms or so in searches that are exact
+ * or of QUASH_PROGRESS_QUERIES_MIN queries or more). done and total are in the
+ * call's own unit (search: queries); total is 0 while unknown. A non-zero return
+ * cancels: the call gives QUASH_CANCELLED having changed nothing (compact: having
+ * finished whole segments only). Called on the calling thread. It may read from
+ * the database; writing to it and closing it give QUASH_MISUSE. callback NULL
+ * removes it. */
 typedef int (*quash_progress_fn)(void *user_data, uint64_t done, uint64_t total);
 QUASH_API quash_status quash_set_progress(quash_db *db, quash_progress_fn callback,
                                           void *user_data);

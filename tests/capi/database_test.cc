@@ -309,6 +309,72 @@ TEST_CASE("a progress callback may read, and neither write nor close") {
   CHECK_OK(quash_add(rows.get(), SampleRows(1, 16, 9000, 2).Get(), nullptr));
 }
 
+TEST_CASE("long searches report progress, can be cancelled, and a callback may search") {
+  constexpr size_t kQueries = 4000;
+  const Db db = Open(":memory:");
+  const Collection rows =
+      Create(db.get(), "rows", {.dim = 64, .rerank = QUASH_RERANK_F32, .fields = SampleFields()});
+  REQUIRE_OK(quash_add(rows.get(), SampleRows(20000, 64, 0, 1).Get(), nullptr));
+  const auto queries = RandomVectors(kQueries, 64, 3);
+  struct Context {
+    quash_collection* rows;
+    const float* queries;
+    bool cancels = false;
+    int calls = 0;
+    uint64_t last = 0, total = 0;
+  } context{rows.get(), queries.data()};
+  const auto callback = [](void* user_data, uint64_t done, uint64_t total) {
+    auto& [rows, queries, cancels, calls, last, expected] = *static_cast<Context*>(user_data);
+    CHECK(done >= last);
+    CHECK(done <= total);
+    CHECK(total == expected);
+    last = done;
+    quash_result* result = nullptr;
+    CHECK_OK(quash_search(rows, queries, 20, 5, nullptr, &result));
+    quash_result_free(result);
+    ++calls;
+    return cancels ? 1 : 0;
+  };
+  REQUIRE_OK(quash_set_progress(db.get(), callback, &context));
+  quash_search_options options;
+  quash_search_options_init(&options);
+  const auto search = [&](bool exact, uint64_t nq, bool cancels, std::vector<int64_t>* ids) {
+    options.exact = exact;
+    context.cancels = cancels;
+    context.calls = 0;
+    context.last = 0;
+    context.total = nq;
+    ids->assign(nq * 3, -7);
+    std::vector<float> scores(nq * 3);
+    return quash_search_into(rows.get(), queries.data(), nq, 3, &options, ids->data(),
+                             scores.data(), nullptr);
+  };
+  for (const uint32_t threads : {1u, 2u}) {
+    options.threads = threads;
+    for (const bool exact : {true, false}) {
+      CAPTURE(exact);
+      std::vector<int64_t> ids, again;
+      CHECK_OK(search(exact, kQueries, false, &ids));
+      CHECK(context.calls > 0);
+      CHECK_FAILS(search(exact, kQueries, true, &again), QUASH_CANCELLED, "search was cancelled");
+      CHECK(context.calls == 1);
+      CHECK(again == std::vector<int64_t>(kQueries * 3, -7));
+      quash_query* query = nullptr;
+      REQUIRE_OK(quash_query_prepare(rows.get(), &options, &query));
+      quash_result* result = nullptr;
+      context.last = 0;
+      CHECK_FAILS(quash_query_run(query, queries.data(), kQueries, 3, &result), QUASH_CANCELLED,
+                  "search was cancelled");
+      quash_query_free(query);
+      REQUIRE_OK(quash_set_progress(db.get(), nullptr, nullptr));
+      CHECK_OK(search(exact, kQueries, true, &again));
+      CHECK(context.calls == 0);
+      CHECK(again == ids);
+      REQUIRE_OK(quash_set_progress(db.get(), callback, &context));
+    }
+  }
+}
+
 TEST_CASE("a memory budget bounds memory and changes no result") {
   const TempDir dir;
   const auto queries = RandomVectors(20, 64, 3);

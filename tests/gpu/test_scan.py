@@ -121,6 +121,29 @@ def test_ties_go_to_the_lower_id(db):
     assert_same(collection, queries, k=50, planes=4)
 
 
+def test_a_long_batch_can_be_cancelled(db):
+    collection = db.create_collection("a", 64)
+    collection.add(np.arange(100000), clustered(100000, 64, 4))
+    queries = clustered(60000, 64, 99)
+    collection.attach_gpu()
+    expected = collection.search(queries, 10)
+    calls = []
+
+    def search_inside(done, total):
+        calls.append((done, total))
+        assert np.array_equal(collection.search(queries[:300], 10)[0], expected[0][:300])
+        return len(calls) < 2
+
+    db.set_progress(search_inside)
+    with pytest.raises(quashdb.CancelledError):
+        collection.search(queries, 10)
+    assert len(calls) == 2 and 0 < calls[0][0] < calls[1][0] < calls[1][1] == len(queries)
+    db.set_progress(None)
+    found = collection.search(queries, 10)
+    assert np.array_equal(found[0], expected[0]) and np.array_equal(found[1], expected[1])
+    assert collection.explain(queries[:300], 10)["device"] == "gpu:0"
+
+
 def test_a_budget_divides_the_work(db):
     collection = db.create_collection("a", 128, "cosine")
     collection.add(np.arange(40000), clustered(40000, 128, 7))

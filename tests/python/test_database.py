@@ -375,6 +375,38 @@ class TestProgress:
         db.set_progress(None)
         assert db.verify()["ok"]
 
+    def test_of_searches(self, db):
+        rng = np.random.default_rng(0)
+        collection = db.create_collection("many", 64, rerank="f32")
+        collection.add(None, rng.standard_normal((20000, 64)))
+        queries = rng.standard_normal((4000, 64)).astype(np.float32)
+        calls = []
+
+        def search_inside(done, total):
+            calls.append((done, total))
+            assert len(collection.query(queries[:2], exact=True)) == 2
+            assert len(prepared.run(queries[:1])) == 1
+            return False
+
+        prepared = collection.prepare(exact=True, include=None)
+        searches = (
+            lambda: collection.search(queries),
+            lambda: collection.query(queries, include=None),
+            lambda: collection.query_by_id(np.arange(4000), include=None),
+            lambda: prepared.run(queries),
+        )
+        for search in searches:
+            db.set_progress(search_inside)
+            with pytest.raises(quashdb.CancelledError, match="search was cancelled"):
+                search()
+            ((done, total),) = calls
+            assert 0 <= done <= total == 4000
+            calls.clear()
+            db.set_progress(lambda done, total: calls.append(done))
+            search()
+            assert calls
+            calls.clear()
+
     def test_close_inside_is_refused(self, db, points):
         with pytest.raises(quashdb.MisuseError, match="callback"):
             db.verify(progress=lambda done, total: db.close())

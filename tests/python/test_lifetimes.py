@@ -298,6 +298,31 @@ def test_what_a_signal_handler_raises_comes_through(tmp_path):
     )
 
 
+def test_searches_can_be_interrupted(tmp_path):
+    run_program(
+        tmp_path,
+        """
+        import signal, sys, numpy as np, quashdb
+        rng = np.random.default_rng(0)
+        db = quashdb.open(sys.argv[1], durability="normal")
+        a = db.create_collection("a", 64, rerank="f32")
+        a.add(None, rng.standard_normal((20000, 64)))
+        queries = rng.standard_normal((30000, 64)).astype(np.float32)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        for search in (a.search, a.query, a.prepare(include=None).run):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            try:
+                search(queries)
+            except KeyboardInterrupt:
+                pass
+            else:
+                raise AssertionError("went on")
+        assert len(a.search(queries[:3])[0]) == 3
+        print("done")
+        """,
+    )
+
+
 def test_a_signal_handler_that_closes_is_refused(db, monkeypatch):
     """Closing waits for calls, and the handler is within one."""
     def close(*_arguments):

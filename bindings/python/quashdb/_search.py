@@ -16,7 +16,7 @@ import numpy.typing as npt
 from quashdb import _calls, _convert, _ffi
 from quashdb._ffi import lib
 from quashdb._filters import filter_text
-from quashdb._types import Cursor, Id, Where
+from quashdb._types import Cursor, Id, Progress, Where
 from quashdb.errors import InvalidError, MisuseError, check
 from quashdb.results import QueryResult, _Rows
 
@@ -99,6 +99,12 @@ def check_k(k: int) -> int:
     return _convert.uint(k, "k", _ffi.K_MAX, 1)
 
 
+def is_long_search(nq: int, exact: bool) -> bool:
+    """Whether the library reports its progress; for others, preparing for signals would
+    take a good part of the time."""
+    return exact or nq >= _ffi.PROGRESS_QUERIES_MIN
+
+
 class PreparedQuery:
     """A search whose options are checked and filter compiled once, run often;
     made by Collection.prepare(). Threads may share one: their runs take turns.
@@ -110,14 +116,17 @@ class PreparedQuery:
         options: _ffi.SearchOptions,
         dim: int,
         make_rows: Callable[[int, int], _Rows],
+        get_progress: Callable[[], Progress | None],
     ) -> None:
         pointer = ctypes.c_void_p()
         check(lib.quash_query_prepare(handle.pointer, ctypes.byref(options), ctypes.byref(pointer)))
         self._handle: _calls.QueryHandle | None = _calls.QueryHandle(_calls.pointer_of(pointer))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a progress callback may search
         self._include = int(options.include)
         self._dim = dim
         self._make_rows = make_rows
+        self._get_progress = get_progress
+        self._exact = bool(options.exact)
 
     def run(self, vectors: npt.ArrayLike, k: int = 10) -> QueryResult:
         """Searches as Collection.query() with the options prepared.
@@ -130,15 +139,17 @@ class PreparedQuery:
         k = check_k(k)
         pointer = ctypes.c_void_p()
         with self._lock:
-            check(
-                lib.quash_query_run(
-                    self._open_pointer(),
-                    _convert.address(queries),
-                    len(queries),
-                    k,
-                    ctypes.byref(pointer),
-                )
+            arguments = (
+                self._open_pointer(),
+                _convert.address(queries),
+                len(queries),
+                k,
+                ctypes.byref(pointer),
             )
+            if is_long_search(len(queries), self._exact):
+                check(_calls.call(self._get_progress(), lib.quash_query_run, *arguments))
+            else:
+                check(lib.quash_query_run(*arguments))
         return QueryResult(self._make_rows(_calls.pointer_of(pointer), self._include))
 
     def explain(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from quashdb._ffi import lib
 from quashdb._filters import filter_text
 from quashdb._gpu import Devices, gpu_options
 from quashdb._iterate import RowIterator
-from quashdb._search import PreparedQuery, check_k, search_options
+from quashdb._search import PreparedQuery, check_k, is_long_search, search_options
 from quashdb._types import (
     CollectionStats,
     Cursor,
@@ -315,18 +315,8 @@ class Collection:
             candidates, rerank_candidates, planes, threads, after,
         )  # fmt: skip
         queries = _convert.float32(_convert.matrix(vectors, self._dim, "vectors"))
-        pointer = ctypes.c_void_p()
-        check(
-            lib.quash_search(
-                self._handle.pointer,
-                _convert.address(queries),
-                len(queries),
-                check_k(k),
-                ctypes.byref(options),
-                ctypes.byref(pointer),
-            )
-        )
-        return QueryResult(self._make_rows(_calls.pointer_of(pointer), options.include))
+        nq, address = len(queries), _convert.address(queries)
+        return QueryResult(self._find(lib.quash_search, nq, options, address, nq, check_k(k)))
 
     def query_by_id(
         self,
@@ -352,17 +342,8 @@ class Collection:
             candidates, rerank_candidates, planes, threads, after,
         )  # fmt: skip
         listed = _convert.IdList(ids, self._id_type)
-        pointer = ctypes.c_void_p()
-        check(
-            lib.quash_search_by_id(
-                self._handle.pointer,
-                ctypes.byref(listed.struct),
-                check_k(k),
-                ctypes.byref(options),
-                ctypes.byref(pointer),
-            )
-        )
-        return QueryResult(self._make_rows(_calls.pointer_of(pointer), options.include))
+        arguments = ctypes.byref(listed.struct), check_k(k)
+        return QueryResult(self._find(lib.quash_search_by_id, len(listed), options, *arguments))
 
     def search(
         self,
@@ -403,8 +384,10 @@ class Collection:
             _check_out("ids", ids, shape, np.int64)
             _check_out("scores", scores, shape, np.float32)
         check(
-            lib.quash_search_into(
-                self._handle.pointer,
+            self._search(
+                lib.quash_search_into,
+                len(matrix),
+                exact,
                 _convert.address(matrix),
                 *shape,
                 ctypes.byref(options),
@@ -435,7 +418,7 @@ class Collection:
             self._id_type, where, min_score, include, exact, recall, nprobe,
             candidates, rerank_candidates, planes, threads, after,
         )  # fmt: skip
-        return PreparedQuery(self._handle, options, self._dim, self._make_rows)
+        return PreparedQuery(self._handle, options, self._dim, self._make_rows, self._get_progress)
 
     def explain(
         self,
@@ -552,6 +535,20 @@ class Collection:
     def _call(self, function: Any, *arguments: object) -> int:
         return _calls.call(self._get_progress(), function, self._handle.pointer, *arguments)
 
+    def _search(self, function: Any, nq: int, exact: bool, *arguments: object) -> int:
+        if is_long_search(nq, exact):
+            return self._call(function, *arguments)
+        status: int = function(self._handle.pointer, *arguments)
+        return status
+
+    def _find(
+        self, function: Any, nq: int, options: _ffi.SearchOptions, *arguments: object
+    ) -> _Rows:
+        pointer = ctypes.c_void_p()
+        ends = ctypes.byref(options), ctypes.byref(pointer)
+        check(self._search(function, nq, bool(options.exact), *arguments, *ends))
+        return self._make_rows(_calls.pointer_of(pointer), options.include)
+
     def _make_rows(self, pointer: int, include: int) -> _Rows:
         return _Rows(pointer, self._dim, self._id_type, self._metric, include)
 
@@ -571,17 +568,8 @@ class Collection:
         shape: tuple[int, int],
         options: _ffi.SearchOptions,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-        pointer = ctypes.c_void_p()
-        check(
-            lib.quash_search(
-                self._handle.pointer,
-                _convert.address(queries),
-                *shape,
-                ctypes.byref(options),
-                ctypes.byref(pointer),
-            )
-        )
-        rows = self._make_rows(_calls.pointer_of(pointer), 0)
+        address = _convert.address(queries)
+        rows = self._find(lib.quash_search, len(queries), options, address, *shape)
         ids, scores = np.full(shape, None, object), np.full(shape, np.nan, np.float32)
         for query, (begin, end) in enumerate(itertools.pairwise(rows.offsets)):
             ids[query, : end - begin] = rows.ids[begin:end]

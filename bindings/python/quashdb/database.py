@@ -276,13 +276,15 @@ class Database:
 
     def set_progress(self, progress: Progress | None) -> None:
         """Calls progress(done, total) during long calls (compact, backup,
-        verify, measure, delete by filter, large adds), on the calling thread;
-        total is 0 while unknown. Returning False cancels the call, which
-        raises CancelledError having changed nothing (compact: having finished
-        whole segments only); what the callback raises cancels it as well, and,
-        with or without a callback, what the handler of SIGINT (Ctrl-C), SIGTERM
-        or SIGALRM raises. It may read from the database; writing to it raises
-        MisuseError, and so does closing it. None removes it."""
+        verify, measure, delete by filter, large adds, and every 50 ms or so in
+        searches that are exact or of 32 queries or more, whose unit is the
+        query), on the calling thread; total is 0 while unknown. Returning False
+        cancels the call, which raises CancelledError having changed nothing
+        (compact: having finished whole segments only); what the callback raises
+        cancels it as well, and, with or without a callback, what the handler of
+        SIGINT (Ctrl-C), SIGTERM or SIGALRM raises. It may read from the
+        database; writing to it raises MisuseError, and so does closing it. None
+        removes it."""
         if progress is not None and not callable(progress):
             raise TypeError(f"progress is a {type(progress).__name__}, expected a function")
         self._progress = progress
