@@ -350,7 +350,7 @@ Status SearchBatchOnGpu(const Snapshot& snapshot, const MatchingRows& matching,
     }
     for (const size_t q : left) open->push_back(first + q);
     // Between batches: the callback may search, which takes what a batch holds.
-    if (status.ok()) status = progress->Add(count);
+    if (status.ok()) status = progress->Add(count - left.size());
   }
   if (status.ok() || status.code() == QUASH_CANCELLED) return status;
   *counts = {};
