@@ -310,12 +310,11 @@ TEST_CASE("a progress callback may read, and neither write nor close") {
 }
 
 TEST_CASE("long searches report progress, can be cancelled, and a callback may search") {
-  constexpr size_t kQueries = 4000;
   const Db db = Open(":memory:");
   const Collection rows =
       Create(db.get(), "rows", {.dim = 64, .rerank = QUASH_RERANK_F32, .fields = SampleFields()});
   REQUIRE_OK(quash_add(rows.get(), SampleRows(20000, 64, 0, 1).Get(), nullptr));
-  const auto queries = RandomVectors(kQueries, 64, 3);
+  const auto queries = RandomVectors(40000, 64, 3);
   struct Context {
     quash_collection* rows;
     const float* queries;
@@ -338,8 +337,7 @@ TEST_CASE("long searches report progress, can be cancelled, and a callback may s
   REQUIRE_OK(quash_set_progress(db.get(), callback, &context));
   quash_search_options options;
   quash_search_options_init(&options);
-  const auto search = [&](bool exact, uint64_t nq, bool cancels, std::vector<int64_t>* ids) {
-    options.exact = exact;
+  const auto search = [&](uint64_t nq, bool cancels, std::vector<int64_t>* ids) {
     context.cancels = cancels;
     context.calls = 0;
     context.last = 0;
@@ -353,21 +351,27 @@ TEST_CASE("long searches report progress, can be cancelled, and a callback may s
     options.threads = threads;
     for (const bool exact : {true, false}) {
       CAPTURE(exact);
+      options.exact = exact;
+      // As many queries as take far longer than the 50 ms between calls.
+      size_t nq = 1000;
       std::vector<int64_t> ids, again;
-      CHECK_OK(search(exact, kQueries, false, &ids));
+      do {
+        nq *= 2;
+        CHECK_OK(search(nq, false, &ids));
+      } while (context.calls < 3 && nq < 32000);
       CHECK(context.calls > 0);
-      CHECK_FAILS(search(exact, kQueries, true, &again), QUASH_CANCELLED, "search was cancelled");
+      CHECK_FAILS(search(nq, true, &again), QUASH_CANCELLED, "search was cancelled");
       CHECK(context.calls == 1);
-      CHECK(again == std::vector<int64_t>(kQueries * 3, -7));
+      CHECK(again == std::vector<int64_t>(nq * 3, -7));
       quash_query* query = nullptr;
       REQUIRE_OK(quash_query_prepare(rows.get(), &options, &query));
       quash_result* result = nullptr;
       context.last = 0;
-      CHECK_FAILS(quash_query_run(query, queries.data(), kQueries, 3, &result), QUASH_CANCELLED,
+      CHECK_FAILS(quash_query_run(query, queries.data(), nq, 3, &result), QUASH_CANCELLED,
                   "search was cancelled");
       quash_query_free(query);
       REQUIRE_OK(quash_set_progress(db.get(), nullptr, nullptr));
-      CHECK_OK(search(exact, kQueries, true, &again));
+      CHECK_OK(search(nq, true, &again));
       CHECK(context.calls == 0);
       CHECK(again == ids);
       REQUIRE_OK(quash_set_progress(db.get(), callback, &context));

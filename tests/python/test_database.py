@@ -379,7 +379,7 @@ class TestProgress:
         rng = np.random.default_rng(0)
         collection = db.create_collection("many", 64, rerank="f32")
         collection.add(None, rng.standard_normal((20000, 64)))
-        queries = rng.standard_normal((4000, 64)).astype(np.float32)
+        queries = rng.standard_normal((12000, 64)).astype(np.float32)  # far above 50 ms
         calls = []
 
         def search_inside(done, total):
@@ -388,11 +388,11 @@ class TestProgress:
             assert len(prepared.run(queries[:1])) == 1
             return False
 
-        prepared = collection.prepare(exact=True, include=None)
+        prepared = collection.prepare(exact=True, include=None, threads=1)
         searches = (
-            lambda: collection.search(queries),
-            lambda: collection.query(queries, include=None),
-            lambda: collection.query_by_id(np.arange(4000), include=None),
+            lambda: collection.search(queries, threads=1),
+            lambda: collection.query(queries, include=None, threads=1),
+            lambda: collection.query_by_id(np.arange(12000), include=None, threads=1),
             lambda: prepared.run(queries),
         )
         for search in searches:
@@ -400,12 +400,11 @@ class TestProgress:
             with pytest.raises(quashdb.CancelledError, match="search was cancelled"):
                 search()
             ((done, total),) = calls
-            assert 0 <= done <= total == 4000
+            assert 0 <= done <= total == len(queries)
             calls.clear()
-            db.set_progress(lambda done, total: calls.append(done))
-            search()
-            assert calls
-            calls.clear()
+        db.set_progress(lambda done, total: calls.append(done))
+        assert len(searches[0]()[0]) == len(queries)
+        assert calls == sorted(calls) and len(calls) > 0
 
     def test_close_inside_is_refused(self, db, points):
         with pytest.raises(quashdb.MisuseError, match="callback"):

@@ -309,10 +309,14 @@ def test_searches_can_be_interrupted(tmp_path):
         a.add(None, rng.standard_normal((20000, 64)))
         queries = rng.standard_normal((30000, 64)).astype(np.float32)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
-        for search in (a.search, a.query, a.prepare(include=None).run):
+        for search in (
+            lambda: a.search(queries, threads=1),
+            lambda: a.query(queries, threads=1),
+            lambda: a.prepare(include=None, threads=1).run(queries),
+        ):
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             try:
-                search(queries)
+                search()
             except KeyboardInterrupt:
                 pass
             else:
