@@ -78,9 +78,7 @@ Status CheckFitsRerank(const float* vectors, size_t n, const CollectionSpec& spe
   const size_t dim = spec.dim;
   for (size_t row = 0; row < n; ++row) {
     const float* vector = vectors + row * dim;
-    float largest = 0;
-    for (size_t i = 0; i < dim; ++i) largest = std::max(largest, std::fabs(vector[i]));
-    if (largest <= kLargestF16) continue;
+    if (LargestMagnitude(vector, dim) <= kLargestF16) continue;
     const size_t at = std::find_if(vector, vector + dim, [](float x) {
                         return std::fabs(x) > kLargestF16;
                       }) - vector;

@@ -99,10 +99,18 @@ def check_k(k: int) -> int:
     return _convert.uint(k, "k", _ffi.K_MAX, 1)
 
 
-def is_long_search(nq: int, exact: bool) -> bool:
-    """Whether the library reports its progress; for others, preparing for signals would
-    take a good part of the time."""
-    return exact or nq >= _ffi.PROGRESS_QUERIES_MIN
+def call_search(
+    get_progress: Callable[[], Progress | None],
+    nq: int,
+    exact: bool,
+    function: Callable[..., int],
+    *arguments: object,
+) -> int:
+    """The status of a search. Only of long ones does the library report progress; for
+    others, preparing for signals would take a good part of the time."""
+    if exact or nq >= _ffi.PROGRESS_QUERIES_MIN:
+        return _calls.call(get_progress(), function, *arguments)
+    return function(*arguments)
 
 
 class PreparedQuery:
@@ -139,17 +147,19 @@ class PreparedQuery:
         k = check_k(k)
         pointer = ctypes.c_void_p()
         with self._lock:
-            arguments = (
-                self._open_pointer(),
-                _convert.address(queries),
-                len(queries),
-                k,
-                ctypes.byref(pointer),
+            check(
+                call_search(
+                    self._get_progress,
+                    len(queries),
+                    self._exact,
+                    lib.quash_query_run,
+                    self._open_pointer(),
+                    _convert.address(queries),
+                    len(queries),
+                    k,
+                    ctypes.byref(pointer),
+                )
             )
-            if is_long_search(len(queries), self._exact):
-                check(_calls.call(self._get_progress(), lib.quash_query_run, *arguments))
-            else:
-                check(lib.quash_query_run(*arguments))
         return QueryResult(self._make_rows(_calls.pointer_of(pointer), self._include))
 
     def explain(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from quashdb._ffi import lib
 from quashdb._filters import filter_text
 from quashdb._gpu import Devices, gpu_options
 from quashdb._iterate import RowIterator
-from quashdb._search import PreparedQuery, check_k, is_long_search, search_options
+from quashdb._search import PreparedQuery, call_search, check_k, search_options
 from quashdb._types import (
     CollectionStats,
     Cursor,
@@ -536,10 +536,9 @@ class Collection:
         return _calls.call(self._get_progress(), function, self._handle.pointer, *arguments)
 
     def _search(self, function: Any, nq: int, exact: bool, *arguments: object) -> int:
-        if is_long_search(nq, exact):
-            return self._call(function, *arguments)
-        status: int = function(self._handle.pointer, *arguments)
-        return status
+        return call_search(
+            self._get_progress, nq, exact, function, self._handle.pointer, *arguments
+        )
 
     def _find(
         self, function: Any, nq: int, options: _ffi.SearchOptions, *arguments: object
