@@ -104,18 +104,19 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
       largest[tile] = ReduceRows(largest[tile], Max());
       if (__any_sync(kAllLanes, largest[tile] > top_[tile])) this->Raise(tile, largest[tile]);
     }
-    AddMasses(head, __high2float(mean_scales), scores, largest);
+    float mean_weight[kTiles];
+    AddMasses(layout.v_mean != 0 ? __high2float(mean_scales) : 0, scores, largest, mean_weight);
     const SecondBand& second = args_.a.v_second;
     if (second.bits == 0) {
-      AddBand<0, kDimTiles, 2, 4>(head + layout.v_codes, head + layout.v_scales, args_.a.v_bits,
-                                  args_.v_table, scores, largest);
+      AddBand<0, kDimTiles, 2, 4>(head, layout.v_codes, layout.v_scales, args_.a.v_bits,
+                                  args_.v_table, scores, largest, mean_weight);
     } else {
-      AddBand<0, kDimTiles / 2, 3, 4>(head + layout.v_codes, head + layout.v_scales,
-                                      args_.a.v_bits, args_.v_table, scores, largest);
+      AddBand<0, kDimTiles / 2, 3, 4>(head, layout.v_codes, layout.v_scales, args_.a.v_bits,
+                                      args_.v_table, scores, largest, mean_weight);
       __syncwarp();  // probabilities take the place of those of the first band
-      AddBand<kDimTiles / 2, kDimTiles / 2, 2, 3>(head + second.codes, head + second.scales,
-                                                  second.bits, args_.v_second_table, scores,
-                                                  largest);
+      AddBand<kDimTiles / 2, kDimTiles / 2, 2, 3>(head, second.codes, second.scales, second.bits,
+                                                  args_.v_second_table, scores, largest,
+                                                  mean_weight);
     }
   }
 
@@ -128,7 +129,6 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
   }
 
  private:
-  using Sums::acc_;
   using Sums::args_;
   using Sums::common_;
   using Sums::first_token_;
@@ -138,7 +138,6 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
   using Sums::scratch_;
   using Sums::t_;
   using Sums::top_;
-  static constexpr int kMeanWords = Sums::kMeanWords;
 
   // ---- Keys ----
 
@@ -240,37 +239,32 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
 
   // ---- Values ----
 
-  // The page's softmax mass, and its mean times that.
-  __device__ __forceinline__ void AddMasses(const uint8_t* head, float mean_scale,
-                                            const float (&scores)[kTiles][8],
-                                            const float (&largest)[kTiles]) {
-    const PageLayout& layout = args_.a.layout;
-    uint32_t mean[kMeanWords];
-    if (layout.v_mean != 0) this->LoadMean(head + layout.v_mean, mean);
+  // The page's softmax mass, by which the mean of its values is to be weighed.
+  __device__ __forceinline__ void AddMasses(float mean_scale, const float (&scores)[kTiles][8],
+                                            const float (&largest)[kTiles],
+                                            float (&mean_weight)[kTiles]) {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       const float top = largest[tile] == -INFINITY ? 0.0f : top_[tile];  // sees nothing here
       float sum = 0;
 #pragma unroll
       for (int x = 0; x < 8; ++x) sum += Exp2(scores[tile][x] - top);
-      if (layout.v_mean != 0) {
-        sum = ReduceRows(sum, Add());
-        this->AddMean(tile, sum * mean_scale, mean);
-        if (g_ != 0) sum = 0;
-      }
-      mass_[tile] += sum;
+      sum = ReduceRows(sum, Add());
+      mean_weight[tile] = sum * mean_scale;
+      if (g_ == 0) mass_[tile] += sum;
     }
   }
 
   // Tiles kFrom.. of 16 dims, of kLeast to kMost bits.
   template <int kFrom, int kCount, int kLeast, int kMost>
-  __device__ __forceinline__ void AddBand(const uint8_t* codes, const uint8_t* scales_of_band,
-                                          uint32_t bits, LevelTable table,
+  __device__ __forceinline__ void AddBand(const uint8_t* head, uint32_t codes,
+                                          uint32_t scales_of_band, uint32_t bits, LevelTable table,
                                           const float (&scores)[kTiles][8],
-                                          const float (&largest)[kTiles]) {
+                                          const float (&largest)[kTiles],
+                                          const float (&mean_weight)[kTiles]) {
     // Probabilities as integers of 15 bits, as for one band a side.
     float scales[8], most;
-    this->LoadScales(scales_of_band, scales, &most);
+    this->LoadScales(head + scales_of_band, scales, &most);
     const int exponent = static_cast<int>(__float_as_uint(ReduceRows(most, Max())) >> 23);
     const int shift = min(141 - exponent, 40);
     float weight[kTiles];
@@ -300,16 +294,17 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
                                                       16 * t_);
     }
     WithBits<kLeast, kMost>(bits, [&](auto of_band) {
-      AddProducts<of_band.value, kFrom, kCount>(codes, table, columns, weight);
+      AddProducts<of_band.value, kFrom, kCount>(head, codes, table, columns, weight, mean_weight);
     });
   }
 
   template <int kBits, int kFrom, int kCount>
-  __device__ __forceinline__ void AddProducts(const uint8_t* codes, LevelTable table,
-                                              const uint4 (&columns)[kTiles],
-                                              const float (&weight)[kTiles]) {
+  __device__ __forceinline__ void AddProducts(const uint8_t* head, uint32_t codes,
+                                              LevelTable table, const uint4 (&columns)[kTiles],
+                                              const float (&weight)[kTiles],
+                                              const float (&mean_weight)[kTiles]) {
     using Row = RowPart<kBits, kPageTokens>;
-    const uint8_t* from = codes + g_ * Row::kRowBytes;
+    const uint8_t* from = head + codes + g_ * Row::kRowBytes;
 #pragma unroll
     for (int m = 0; m < kCount; ++m) {
       uint32_t rows[2][4];
@@ -328,8 +323,8 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
                       columns[tile].w);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          acc_[tile][2 * (kFrom + m) + h] +=
-              static_cast<float>(256 * c[2 * h] + c[2 * h + 1]) * weight[tile];
+          this->AddValue(tile, 2 * (kFrom + m) + h, 256 * c[2 * h] + c[2 * h + 1], weight[tile],
+                         head, mean_weight[tile]);
         }
       }
     }

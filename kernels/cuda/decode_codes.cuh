@@ -36,6 +36,25 @@ inline LevelTable MakeLevelTable(uint32_t bits, const int8_t* ascending) {
   return {words[0], words[1]};
 }
 
+// x with its upper half in the lower one too, where Permute() wants it; halves below 0x7c00.
+// An addition of -0 to two float16 leaves their bits, and other units do it than those of
+// shifts and permutes, which have no time left.
+__device__ __forceinline__ uint32_t UpperHalf(uint32_t x) {
+  uint32_t out;
+  asm("{\n.reg .b16 lower, upper;\n.reg .b32 twice;\nmov.b32 {lower, upper}, %1;\n"
+      "mov.b32 twice, {upper, upper};\nadd.rn.f16x2 %0, twice, %2;\n}"
+      : "=r"(out)
+      : "r"(x), "r"(0x80008000u));
+  return out;
+}
+
+// Bits of a where the mask has them, else of b.
+__device__ __forceinline__ uint32_t Choose(uint32_t mask, uint32_t a, uint32_t b) {
+  uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(out) : "r"(mask), "r"(a), "r"(b));
+  return out;
+}
+
 // codes [n] in four int8 each, for the A operand of an m16n8k32 product. Slot 2i
 // of a register is the code of byte i's low half, slot 2i + 1 the one n / 2
 // places on.
@@ -45,7 +64,7 @@ __device__ __forceinline__ void DecodeNibbles(uint32_t word, LevelTable table, u
   const uint32_t magnitude = word & 0x77777777u;
   const uint32_t shifted = word << 4;  // its bytes have the signs of even nibbles on top
   out[0] = Permute(table.lo, table.hi, magnitude) ^ Permute(shifted, word, 0xd9c8);
-  out[1] = Permute(table.lo, table.hi, magnitude >> 16) ^ Permute(shifted, word, 0xfbea);
+  out[1] = Permute(table.lo, table.hi, UpperHalf(magnitude)) ^ Permute(shifted, word, 0xfbea);
 }
 
 // 2 bits, 16 codes: fields 0 and 2, then 1 and 3.
@@ -53,20 +72,24 @@ __device__ __forceinline__ void DecodeCrumbs(uint32_t word, LevelTable table, ui
   const uint32_t even = word & 0x33333333u;
   const uint32_t odd = (word >> 2) & 0x33333333u;
   out[0] = Permute(table.lo, table.hi, even);
-  out[1] = Permute(table.lo, table.hi, even >> 16);
+  out[1] = Permute(table.lo, table.hi, UpperHalf(even));
   out[2] = Permute(table.lo, table.hi, odd);
-  out[3] = Permute(table.lo, table.hi, odd >> 16);
+  out[3] = Permute(table.lo, table.hi, UpperHalf(odd));
 }
 
 // 3 bits: the same with the sign of field i at bit 2i of each byte of `signs`.
 __device__ __forceinline__ void DecodeTriples(uint32_t word, uint32_t signs, LevelTable table,
                                               uint32_t* out) {
-  const uint32_t even = (word & 0x33333333u) | ((signs & 0x11111111u) << 2);
-  const uint32_t odd = ((word >> 2) & 0x33333333u) | (signs & 0x44444444u);
+  constexpr uint32_t kMagnitudes = 0x33333333u;
+  signs &= 0x55555555u;
+  uint32_t signs_of_even;  // times 4, which the compiler is not to do before the mask
+  asm("mul.lo.u32 %0, %1, 4;" : "=r"(signs_of_even) : "r"(signs));
+  const uint32_t even = Choose(kMagnitudes, word, signs_of_even);
+  const uint32_t odd = Choose(kMagnitudes, word >> 2, signs);
   out[0] = Permute(table.lo, table.hi, even);
-  out[1] = Permute(table.lo, table.hi, even >> 16);
+  out[1] = Permute(table.lo, table.hi, UpperHalf(even));
   out[2] = Permute(table.lo, table.hi, odd);
-  out[3] = Permute(table.lo, table.hi, odd >> 16);
+  out[3] = Permute(table.lo, table.hi, UpperHalf(odd));
 }
 
 // 1 bit, four bits of each byte from bit `first` on, for registers of one step.

@@ -57,19 +57,13 @@ class Decoder {
         const uint32_t end = PartBegin(line.total(), blockIdx.x + 1, args_.blocks);
         if (at == 0) at = PartBegin(line.total(), blockIdx.x, args_.blocks);
         if (at >= end) return;
-        // The first page is sent for as soon as it is known.
-        Walk share = Batch::ShareOf(line, args_, at, end, warp_);
+        const Batch batch(line, args_, at, end);
+        // Before pages, behind which they would wait.
+        const QueryRow<kDim> row = RowOf(batch, warp_);
+        const Walk share = Batch::ShareOf(line, args_, at, batch.end, warp_);
         source.Seek(share);
         source.Begin();
         PageSource::PrefetchOpen(args_, share, lane_);
-        const Batch batch(line, args_, at, end);
-        if (batch.end != end) [[unlikely]] {
-          share = Batch::ShareOf(line, args_, at, batch.end, warp_);
-          source.Discard();
-          source.Seek(share);
-          source.Begin();
-        }
-        const QueryRow<kDim> row = RowOf(batch, warp_);
         if (lane_ == 0) *WalkOf(1) = share;
         if (threadIdx.x == 0) batch_ = batch;
         if (lane_ < 2) parts_.slot[2 * warp_ + lane_] = -1;
@@ -165,15 +159,17 @@ class Decoder {
       state.Reset();
       const Unit unit(args_, walk->seq, walk->row);
       state.LoadQuery(queries_[index - batch_.unit]);
-      const auto seen = State::SeenByAll(unit, walk->work);
+      const auto plain = State::PlainPages(unit, walk->work);
       const uint32_t head = unit.kv_head % 4;
       while (page < end) {
         // Two loops, so that the code of the common one has no gaps.
-        for (; page < end && !state.NeedsRules(page, seen); ++page) {
+        for (const uint32_t until = min(end, plain.end); page >= plain.begin && page < until;
+             ++page) {
           state.template Page<false>(source->Wait(), page, head, walk);
           source->Release();
         }
-        for (; page < end && state.NeedsRules(page, seen); ++page) {
+        for (const uint32_t until = page < plain.begin ? min(end, plain.begin) : end; page < until;
+             ++page) {
           state.template Page<true>(source->Wait(), page, head, walk);
           source->Release();
         }
@@ -293,9 +289,10 @@ class Decoder {
       const bool exists = place <= takers && x < kQueries && unit.Exists(x);
       QuerySums<kDim> sums;
       if (exists && place == 0) MergeWarps(0, x, &sums);
-      if (exists && (place != 0 || takers == 0)) {
-        const uint32_t from = place == 2 ? half : 0;
-        const uint32_t until = takers == 2 && place == 1 ? half : count;
+      if (exists && (place != 0 || takers < 2)) {
+        // Half each: of two takers, or of one and of this warp, which comes to it later.
+        const uint32_t from = place == 2 || (place == 0 && takers == 1) ? half : 0;
+        const uint32_t until = place == 1 ? half : count;
         TakeParts<kDim>(PartialOf(batch_.unit, x, first + from), kQueries * PartialFloats(kDim),
                         until - from, lane_, &sums);
         if (place != 0) sums.Store(TakenBy(warp_), lane_);

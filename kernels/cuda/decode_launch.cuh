@@ -56,6 +56,15 @@ LaunchSizes SizesOnDevice(int device) {
   return {};
 }
 
+// As many blocks as there are or a few less: so many that units have whole numbers of blocks, or
+// blocks of units, if sequences are of one length, since parts are what takes time at the end.
+inline uint32_t EvenBlocks(uint32_t most, size_t units) {
+  for (uint32_t blocks = most; blocks >= most - most / 32; --blocks) {
+    if (units % blocks == 0 || blocks % units == 0) return blocks;
+  }
+  return most;
+}
+
 template <int kKBits, int kVBits, int kDim, int kTiles>
 const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
@@ -86,7 +95,6 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
   kernel_args.cap = args.softcap * kLog2E;
   kernel_args.inverse_cap = args.softcap != 0 ? 1 / kernel_args.cap : 0;
   kernel_args.slots = sizes.slots;
-  kernel_args.chunk_items = S::kChunkItems;
   const size_t units = size_t{args.num_seqs} * rows;
   kernel_args.partials = static_cast<float*>(args.workspace);
   kernel_args.spill =
@@ -94,13 +102,13 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
       PartialsFloats(args.num_seqs, args.num_q_heads, args.head_dim, args.query_tokens);
 
   const size_t chunks = (size_t{args.open_capacity} + kOpenChunk - 1) / kOpenChunk;
-  const size_t items = units * (kStartItems + args.max_pages + S::kChunkItems * chunks);
+  const size_t items = units * (kStartItems + args.max_pages + chunks);
   if (items >= size_t{1} << 31) return "more than 2^31 pages of work";
   const uint32_t warps = args.warps != 0 ? std::min(args.warps, sizes.warps) : sizes.warps;
+  const uint32_t most =
+      static_cast<uint32_t>(std::clamp<size_t>(items / 2, 1, std::min(sizes.processors, kMaxBlocks)));
   const uint32_t blocks =
-      args.blocks != 0 ? std::min(args.blocks, kMaxBlocks)
-                       : static_cast<uint32_t>(std::clamp<size_t>(
-                             items / 2, 1, std::min(sizes.processors, kMaxBlocks)));
+      args.blocks != 0 ? std::min(args.blocks, kMaxBlocks) : EvenBlocks(most, units);
   kernel_args.blocks = Divisor(blocks);
   kernel_args.warps = Divisor(warps);
   cudaLaunchAttribute overlap = {};

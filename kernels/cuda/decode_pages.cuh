@@ -49,7 +49,8 @@ class PageState : public PageSums<kDim, kTiles> {
     const __half2 mean_scales =
         reinterpret_cast<const __half2*>(head + layout.head_page_bytes)[kv_head % 4];
     float scores[kTiles][8];  // of tokens m, h at 2 m + h
-    Scores(head, __low2float(mean_scales), scores);
+    Scores(head, layout.k_mean != 0 ? __low2float(mean_scales) : 0, scores);
+    const float v_mean_scale = layout.v_mean != 0 ? __high2float(mean_scales) : 0;
 
     float unit_scale[kTiles];  // of those scores
 #pragma unroll
@@ -75,9 +76,7 @@ class PageState : public PageSums<kDim, kTiles> {
     LoadScales(head + layout.v_scales, v_scales, &v_most);
     const int exponent = static_cast<int>(__float_as_uint(ReduceRows(v_most, Max())) >> 23);
     const int shift = min(141 - exponent, 40);
-    uint32_t v_mean[kMeanWords];
-    if (layout.v_mean != 0) LoadMean(head + layout.v_mean, v_mean);
-    float weight[kTiles];
+    float weight[kTiles], mean_weight[kTiles];
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       float largest = scores[tile][0];
@@ -97,13 +96,9 @@ class PageState : public PageSums<kDim, kTiles> {
         values[x] = __float_as_uint(fmaf(probability, v_scales[x], 8388608.0f));
         if (kVBits == 4) total += values[x];
       }
-      sum *= weight[tile];
-      if (layout.v_mean != 0) {
-        sum = ReduceRows(sum, Add());
-        AddMean(tile, sum * __high2float(mean_scales), v_mean);
-        if (g_ != 0) sum = 0;
-      }
-      mass_[tile] += sum;
+      sum = ReduceRows(sum * weight[tile], Add());
+      mean_weight[tile] = sum * v_mean_scale;
+      if (g_ == 0) mass_[tile] += sum;
       if (kVBits == 4) {
         common_[tile] += weight[tile] * static_cast<float>(total - 8u * 0x4b000000u);
         weight[tile] *= 2;
@@ -111,7 +106,7 @@ class PageState : public PageSums<kDim, kTiles> {
       StoreProbabilities(tile, kVBits, values);
     }
     __syncwarp();
-    Values(head, weight);
+    Values(head, weight, mean_weight);
   }
 
   // Leaves the part of the unit.
@@ -120,15 +115,12 @@ class PageState : public PageSums<kDim, kTiles> {
   }
 
  private:
-  using Sums::acc_;
-  using Sums::AddMean;
+  using Sums::AddValue;
   using Sums::args_;
   using Sums::common_;
   using Sums::first_token_;
   using Sums::g_;
   using Sums::kDimTiles;
-  using Sums::kMeanWords;
-  using Sums::LoadMean;
   using Sums::LoadScales;
   using Sums::Mask;
   using Sums::mass_;
@@ -147,22 +139,21 @@ class PageState : public PageSums<kDim, kTiles> {
   __device__ __forceinline__ void Scores(const uint8_t* head, float mean_scale,
                                          float (&scores)[kTiles][8]) const {
     const PageLayout& layout = args_.a.layout;
-    float mean_score[kTiles] = {};
-    if (layout.k_mean != 0) {
-      // All rows of A are the mean, so that every thread has its query's.
-      uint32_t mean[2 * kSteps];
-      LoadBytes<kKBits, kDim>(head + layout.k_mean, t_, mean);
+    // Without a mean, of other bytes times 0: a branch would keep the rest waiting. All rows of
+    // A are the mean, so that every thread has its query's.
+    float mean_score[kTiles];
+    uint32_t mean[2 * kSteps];
+    LoadBytes<kKBits, kDim>(head + layout.k_mean, t_, mean);
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        int32_t c[4] = {};
+    for (int tile = 0; tile < kTiles; ++tile) {
+      int32_t c[4] = {};
 #pragma unroll
-        for (int s = 0; s < kSteps; ++s) {
-          Product(c, mean[2 * s], mean[2 * s], mean[2 * s + 1], mean[2 * s + 1], b_[tile][2 * s],
-                  b_[tile][2 * s + 1]);
-        }
-        mean_score[tile] =
-            static_cast<float>(256 * c[0] + c[1]) * (kKBits == 4 ? 0.5f : 1.0f) * mean_scale;
+      for (int s = 0; s < kSteps; ++s) {
+        Product(c, mean[2 * s], mean[2 * s], mean[2 * s + 1], mean[2 * s + 1], b_[tile][2 * s],
+                b_[tile][2 * s + 1]);
       }
+      mean_score[tile] =
+          static_cast<float>(256 * c[0] + c[1]) * (kKBits == 4 ? 0.5f : 1.0f) * mean_scale;
     }
     float scales[8];
     LoadScales(head + layout.k_scales, scales, nullptr);
@@ -196,7 +187,9 @@ class PageState : public PageSums<kDim, kTiles> {
     }
   }
 
-  __device__ __forceinline__ void Values(const uint8_t* head, const float (&weight)[kTiles]) {
+  // weight, mean_weight  of the products, and of the mean
+  __device__ __forceinline__ void Values(const uint8_t* head, const float (&weight)[kTiles],
+                                         const float (&mean_weight)[kTiles]) {
     const uint8_t* v_codes = head + args_.a.layout.v_codes + g_ * VRow::kRowBytes;
     uint4 columns[kTiles];
 #pragma unroll
@@ -222,8 +215,8 @@ class PageState : public PageSums<kDim, kTiles> {
                       columns[tile].w);
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          acc_[tile][2 * m + h] +=
-              static_cast<float>(256 * c[2 * h] + c[2 * h + 1]) * weight[tile];
+          AddValue(tile, 2 * m + h, 256 * c[2 * h] + c[2 * h + 1], weight[tile], head,
+                   mean_weight[tile]);
         }
       }
     }

@@ -31,14 +31,7 @@ class PageSource {
   // Starts the copy of the first page after Seek().
   __device__ __forceinline__ void Begin() {
     PageCopier::Fence();
-    has_pages_ = id_ != kNone;
     Start(used_ % kStages);
-  }
-  // Throws away what Begin() started.
-  __device__ void Discard() {
-    if (!has_pages_) return;
-    Copier(used_ % kStages).Wait(used_ / kStages);
-    ++used_;
   }
   // Waits for the next page, behind which are the 16 bytes with its mean scales, and sends for
   // the one after it: sooner, all that is read would wait longer.
@@ -82,12 +75,17 @@ class PageSource {
   // The pages of a unit in the share.
   struct Run {
     const int32_t* entry;
-    uint32_t left, kv_head;
+    uint32_t left;
+    const uint8_t* head;  // its KV head's part of page 0
+    uint32_t to_scales;   // from there to the mean scales
   };
   __device__ static Run RunOf(const KernelArgs& args, const Walk& walk) {
-    const uint32_t first = walk.PageBegin();
+    const PageLayout& layout = args.a.layout;
+    const uint32_t first = walk.PageBegin(), kv_head = args.passes.Divide(walk.row);
+    const uint32_t to_head = kv_head * layout.head_page_bytes;
     return {args.a.block_table + static_cast<size_t>(walk.seq) * args.a.max_pages + first,
-            walk.left == 0 ? 0 : walk.PageEnd() - first, args.passes.Divide(walk.row)};
+            walk.left == 0 ? 0 : walk.PageEnd() - first, args.a.pages + to_head,
+            layout.mean_scales + kv_head / 4 * 16 - to_head};
   }
   // Of the next unit that has pages. Not inlined, as it is rare.
   __device__ __noinline__ static Run NextRun(const KernelArgs& args, Walk* at, int lane) {
@@ -118,10 +116,9 @@ class PageSource {
   }
   __device__ __forceinline__ void Start(uint32_t stage) {
     if (id_ == kNone) return;
-    const PageLayout& layout = args_.a.layout;
-    const uint8_t* page = args_.a.pages + static_cast<size_t>(id_) * layout.page_bytes;
-    Copier(stage).Start(page + run_.kv_head * layout.head_page_bytes,
-                        page + layout.mean_scales + run_.kv_head / 4 * 16);
+    const uint8_t* const head =
+        run_.head + uint64_t{static_cast<uint32_t>(id_)} * args_.a.layout.page_bytes;
+    Copier(stage).Start(head, head + run_.to_scales);
     Advance();
   }
 
@@ -134,7 +131,6 @@ class PageSource {
   const int lane_;
   Run run_ = {};  // after the page of `id_`
   int32_t id_ = kNone;
-  bool has_pages_ = false;
   uint32_t used_ = 0;
 };
 

@@ -66,14 +66,12 @@ struct Shape {
   static constexpr uint32_t kColumnBytes = 2 * kQueries * kProbStride;
   // Probabilities of a page; at other times one vector that is being rotated.
   static constexpr uint32_t kScratchBytes = kColumnBytes > 4 * kDim ? kColumnBytes : 4 * kDim;
-  // What registers allow.
-  static constexpr int kWarps = kTiles > 1 || kDim > 128 ? 8 : 12;
+  // With 8 no register is spilled and fewer pages are on their way at a time, which memory
+  // serves sooner; where products are the limit, 12 make up for what one waits for.
+  static constexpr bool kIsShort = kStageBytes < 5000;  // pages are
+  static constexpr int kWarps = kIsShort && kTiles == 1 ? 12 : 8;
 
-  static constexpr bool kIsShort = kKBits > 0 && kKBits + kVBits <= 6;  // pages are
-  // What a chunk of open tokens counts as, in pages: how long it takes beside them.
-  static constexpr uint32_t kChunkItems = kIsShort ? 2 : 3;
-
-  static constexpr int kWalkWords = 10, kBatchWords = 11;
+  static constexpr int kWalkWords = 9, kBatchWords = 11;
 
   using Rotation = WarpRotation<kDim, (kKBits <= 0)>;
   using Query = std::conditional_t<(kKBits > 0), UnitQuery<kQueries, kDim>,
@@ -134,7 +132,6 @@ struct KernelArgs {
   Divisor blocks, warps;  // of the launch, and of a block
   float cap, inverse_cap;  // of scores in log2 units; 0: none
   uint32_t slots;      // units prepared together, at most kMaxSlots
-  uint32_t chunk_items;  // S::kChunkItems
   float* partials;     // [blocks + units, kQueries, PartialFloats()]; zero between launches
   float* spill;        // [units, 2, kQueries, kPartStride]
 };

@@ -31,40 +31,29 @@ class PageSums {
 #pragma unroll
       for (int i = 0; i < 2 * kDimTiles; ++i) acc_[tile][i] = 0;
     }
-#pragma unroll
-    for (int x = 0; x < kQueries; ++x) {
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) mean_acc_[x][i] = 0;
-    }
   }
 
-  // Which tokens of the pages every query of the unit sees.
-  struct Seen {
-    int from, until;
+  // Pages that Page<false>() can take: all their tokens are seen by every query, and scores have
+  // no cap.
+  struct PageRange {
+    uint32_t begin, end;
   };
-  __device__ static Seen SeenByAll(const UnitQueries<kQueries>& unit, const SeqWork& work) {
-    const DecodeArgs& args = unit.args.a;
-    const int sinks = static_cast<int>(work.Sinks(args));
-    return {unit.Sees(args.query_tokens - 1, work.Length()).begin - sinks,
-            unit.Sees(0, work.Length()).end - sinks};
-  }
-
-  // Whether Page<true>() has to take a page.
-  __device__ __forceinline__ bool NeedsRules(uint32_t page, Seen seen) const {
-    const int begin = static_cast<int>(kPageTokens * page);
-    return begin < seen.from || begin + static_cast<int>(kPageTokens) > seen.until ||
-           args_.cap != 0;
+  __device__ static PageRange PlainPages(const UnitQueries<kQueries>& unit, const SeqWork& work) {
+    if (unit.args.cap != 0) return {work.pages, work.pages};
+    const int sinks = static_cast<int>(work.Sinks(unit.args.a));
+    const int from = unit.Sees(unit.args.a.query_tokens - 1, work.Length()).begin - sinks;
+    const int until = unit.Sees(0, work.Length()).end - sinks;
+    constexpr int kTokens = kPageTokens;
+    return {static_cast<uint32_t>(max(from + kTokens - 1, 0)) / kPageTokens,
+            static_cast<uint32_t>(max(until, 0)) / kPageTokens};
   }
 
  protected:
   static constexpr int kDimTiles = kDim / 16;
-  static constexpr int kPer = kDim / 32;
-  static constexpr int kMeanWords = kPer > 4 ? kPer / 4 : 1;
 
   // flip  0 or 2: which half of its four tokens this thread has first
   __device__ PageSums(const KernelArgs& args, int lane, uint8_t* scratch, int flip)
       : args_(args),
-        lane_(lane),
         g_(lane / 4),
         t_(lane % 4),
         scratch_(scratch),
@@ -86,16 +75,6 @@ class PageSums {
       for (int i = 0; i < 2 * kDimTiles; ++i) {
         out[query * kStride + 8 * i + g_] = acc_[tile][i] + (i < common ? common_[tile] : 0.0f);
       }
-    }
-    if (args_.a.layout.v_mean == 0) return;
-    __syncwarp();
-#pragma unroll
-    for (int x = 0; x < kQueries; ++x) {
-      LaneValues<kDim> values;
-      values.Load(out + x * kStride, lane_);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) values.of[i] += mean_acc_[x][i];
-      values.Store(out + x * kStride, lane_);
     }
   }
 
@@ -147,28 +126,6 @@ class PageSums {
     common_[tile] *= factor;
 #pragma unroll
     for (int i = 0; i < 2 * kDimTiles; ++i) acc_[tile][i] *= factor;
-    if (args_.a.layout.v_mean == 0) return;
-#pragma unroll
-    for (int x = 0; x < kTileQueries; ++x) {
-      const float of_query = __shfl_sync(kAllLanes, factor, x);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) mean_acc_[kTileQueries * tile + x][i] *= of_query;
-    }
-  }
-
-  __device__ __forceinline__ void AddMean(int tile, float weight,
-                                          const uint32_t (&mean)[kMeanWords]) {
-    float of_dim[kPer];
-#pragma unroll
-    for (int i = 0; i < kPer; ++i) {
-      of_dim[i] = static_cast<float>(static_cast<int8_t>(mean[i / 4] >> (i % 4 * 8)));
-    }
-#pragma unroll
-    for (int x = 0; x < kTileQueries; ++x) {
-      const float of_query = __shfl_sync(kAllLanes, weight, x);
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) mean_acc_[kTileQueries * tile + x][i] += of_query * of_dim[i];
-    }
   }
 
   // As columns of operand B: what V's rows have in a register (StepBase<bits, 64>) are
@@ -187,21 +144,21 @@ class PageSums {
     }
   }
 
-  // The bytes of this lane's kPer dims.
-  __device__ __forceinline__ void LoadMean(const uint8_t* mean, uint32_t (&to)[kMeanWords]) const {
-    if constexpr (kPer < 4) {
-      to[0] = reinterpret_cast<const uint16_t*>(mean)[lane_];
-    } else {
-      LoadWords<kMeanWords>(mean + kPer * lane_, to);
-    }
+  // Adds to sum i of a tile the products of a page and its values' mean.
+  // head  the page
+  // mean_weight  0 without a mean, in whose place there are other bytes then
+  __device__ __forceinline__ void AddValue(int tile, int i, int32_t product, float weight,
+                                           const uint8_t* head, float mean_weight) {
+    const auto* mean = reinterpret_cast<const int8_t*>(head + args_.a.layout.v_mean + g_);
+    const float sum = fmaf(static_cast<float>(product), weight, acc_[tile][i]);
+    acc_[tile][i] = fmaf(static_cast<float>(mean[8 * i]), mean_weight, sum);
   }
 
   const KernelArgs& args_;
-  const int lane_, g_, t_;
+  const int g_, t_;
   uint8_t* const scratch_;
   const int first_token_, second_token_;  // of m = 0 and of m = 2; m + 1 is the next one
   float acc_[kTiles][2 * kDimTiles];      // dims 8 i + g of query t
-  float mean_acc_[kQueries][kPer];        // dims kPer * lane + i
   float top_[kTiles], mass_[kTiles];      // mass of this thread's tokens
   float common_[kTiles];                  // to be added to dims
 };

@@ -1,6 +1,6 @@
 // The work of a decode launch as a line of items: for each unit (sequence, KV
-// head, pass over its queries) kStartItems for its start, one per page, and chunk_items
-// per chunk of open tokens, which belongs to whoever has the first of them.
+// head, pass over its queries) kStartItems for its start, one per page, and one per chunk
+// of open tokens.
 // Blocks take equal stretches of it and their warps equal parts of those,
 // whatever units they cover, so that all end together.
 #pragma once
@@ -25,7 +25,6 @@ struct SeqWork {
   uint32_t first_page;  // that the window reaches
   uint32_t open;        // tokens
   uint32_t chunks;      // of open tokens; their items come last
-  uint32_t chunk_items;  // 2 or 3
   uint32_t items;
 
   __device__ static SeqWork Of(const KernelArgs& args, uint32_t seq) {
@@ -45,15 +44,13 @@ struct SeqWork {
       }
     }
     work.chunks = (work.open + kOpenChunk - 1) / kOpenChunk;
-    work.chunk_items = kernel_args.chunk_items;
-    work.items = kStartItems + work.pages - work.first_page + work.chunk_items * work.chunks;
+    work.items = kStartItems + work.pages - work.first_page + work.chunks;
     return work;
   }
-  // Chunks before the one that an item of the unit is the first of, or inside of.
+  // Chunks before an item of the unit.
   __device__ uint32_t ChunkOf(uint32_t item) const {
     const uint32_t before = kStartItems + pages - first_page;
-    const uint32_t over = max(item, before) - before + chunk_items - 1;
-    return min(chunk_items == 3 ? over / 3 : over / 2, chunks);
+    return min(max(item, before) - before, chunks);
   }
   __device__ uint32_t PageOf(uint32_t item) const {
     return min(first_page + max(item, kStartItems) - kStartItems, pages);
