@@ -299,8 +299,8 @@ class PageState<kKBits, kBanded, kDim, kTiles> : public PageSums<kDim, kTiles> {
   }
 
   template <int kBits, int kFrom, int kCount>
-  __device__ __forceinline__ void AddProducts(const uint8_t* head, uint32_t codes,
-                                              LevelTable table, const uint4 (&columns)[kTiles],
+  __device__ __forceinline__ void AddProducts(const uint8_t* head, uint32_t codes, LevelTable table,
+                                              const uint4 (&columns)[kTiles],
                                               const float (&weight)[kTiles],
                                               const float (&mean_weight)[kTiles]) {
     using Row = RowPart<kBits, kPageTokens>;

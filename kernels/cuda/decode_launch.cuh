@@ -105,8 +105,8 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
   const size_t items = units * (kStartItems + args.max_pages + chunks);
   if (items >= size_t{1} << 31) return "more than 2^31 pages of work";
   const uint32_t warps = args.warps != 0 ? std::min(args.warps, sizes.warps) : sizes.warps;
-  const uint32_t most =
-      static_cast<uint32_t>(std::clamp<size_t>(items / 2, 1, std::min(sizes.processors, kMaxBlocks)));
+  const uint32_t most = static_cast<uint32_t>(
+      std::clamp<size_t>(items / 2, 1, std::min(sizes.processors, kMaxBlocks)));
   const uint32_t blocks =
       args.blocks != 0 ? std::min(args.blocks, kMaxBlocks) : EvenBlocks(most, units);
   kernel_args.blocks = Divisor(blocks);

@@ -131,7 +131,7 @@ struct KernelArgs {
   Divisor rows;           // num_kv_heads * passes: units of a sequence
   Divisor blocks, warps;  // of the launch, and of a block
   float cap, inverse_cap;  // of scores in log2 units; 0: none
-  uint32_t slots;      // units prepared together, at most kMaxSlots
+  uint32_t slots;          // units prepared together, at most kMaxSlots
   float* partials;     // [blocks + units, kQueries, PartialFloats()]; zero between launches
   float* spill;        // [units, 2, kQueries, kPartStride]
 };
