@@ -116,17 +116,23 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
   return options;
 }
 
+// Paths of RocksDB's logs of writes.
+std::vector<std::string> LogsIn(const std::string& path) {
+  std::vector<std::string> names, logs;
+  (void)ListDirectory(path, &names);
+  for (const std::string& name : names) {
+    if (name.ends_with(".log")) logs.push_back(path + "/" + name);
+  }
+  return logs;
+}
+
 // RocksDB leaves the empty log of an opening without writes behind until the next
 // flush. Failures do no harm.
 void RemoveEmptyLogs(const std::string& path) {
-  std::vector<std::string> names;
-  (void)ListDirectory(path, &names);
-  for (const std::string& name : names) {
-    const std::string file = path + "/" + name;
+  for (const std::string& log : LogsIn(path)) {
     struct stat info;
-    if (name.ends_with(".log") && lstat(file.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
-        info.st_size == 0) {
-      unlink(file.c_str());
+    if (lstat(log.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0) {
+      unlink(log.c_str());
     }
   }
 }
@@ -227,6 +233,7 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
 
   rocksdb::DB* db = nullptr;
   rocksdb::Status status;
+  std::vector<std::string> logs;  // to be read beside a writer
   switch (options.access) {
     case Access::kReadWrite:
       if (!options.in_memory) RemoveEmptyLogs(path);
@@ -236,6 +243,7 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
       status = rocksdb::DB::OpenForReadOnly(db_options, path, families, &store->handles_, &db);
       break;
     case Access::kFollower:
+      logs = LogsIn(path);
       // The second path is for an info log, which we have turned off.
       status = rocksdb::DB::OpenAsSecondary(db_options, path, path, families, &store->handles_,
                                             &db);
@@ -243,6 +251,14 @@ Status Store::Open(const std::string& path, const Options& options, std::shared_
   }
   store->db_.reset(db);
   QUASH_RETURN_IF_ERROR(FromRocks(status, "opening " + path));
+  // RocksDB reads the manifest and then the logs that are there. One that the writer has
+  // flushed and removed in between held what neither of these shows.
+  for (const std::string& log : logs) {
+    if (access(log.c_str(), F_OK) != 0) {
+      return Error(QUASH_BUSY, "the writer of {} replaces its files faster than they are read",
+                   path);
+    }
+  }
   *out = std::move(store);
   return Status();
 }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <thread>
 
 #include "libquashdb/collection_draft.h"
 #include "libquashdb/json_text.h"
@@ -30,8 +32,26 @@ std::string EncodeNumber(uint64_t number) {
 }
 
 constexpr int kCatchUpAttempts = 6;
+constexpr std::chrono::seconds kCatchUpTime(5);
 constexpr uint64_t kDefaultBlockCache = 64u << 20;
 constexpr uint64_t kDefaultWriteBuffers = 128u << 20;
+
+// Looks at a database beside its writer, which may replace files between two reads of ours.
+// That shows as a log that has gone (QUASH_BUSY), a missing file or families at different
+// commits: the next look is whole.
+Status LookUntilWhole(const std::function<Status()>& look) {
+  const auto end = std::chrono::steady_clock::now() + kCatchUpTime;
+  for (int failures = 0;;) {
+    Status status = look();
+    if (status.ok()) return status;
+    if (status.code() == QUASH_BUSY) {
+      if (std::chrono::steady_clock::now() >= end) return status;
+      continue;
+    }
+    if (++failures == kCatchUpAttempts) return status;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5 << failures));
+  }
+}
 
 }  // namespace
 
@@ -40,21 +60,18 @@ Status Database::Open(const std::string& path, const OpenOptions& options,
   if (path == ":memory:" && options.mode != QUASH_OPEN_CREATE) {
     return Error(QUASH_INVALID, "\":memory:\" is always new, expected mode create");
   }
-  // Beside a live writer a first look can fail, see Refresh().
-  const int attempts = options.mode == QUASH_OPEN_FOLLOWER ? kCatchUpAttempts : 1;
-  Status status;
-  for (int attempt = 0; attempt < attempts; ++attempt) {
-    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
+  Status no_directory;
+  const auto look = [&] {
     std::unique_ptr<DatabaseDirectory> directory;
-    QUASH_RETURN_IF_ERROR(DatabaseDirectory::Open(path, options.mode, &directory));
+    no_directory = DatabaseDirectory::Open(path, options.mode, &directory);
+    if (!no_directory.ok()) return Status();
     auto database = std::make_unique<StoredDatabase>(std::move(directory), options);
-    status = database->Start();
-    if (status.ok()) {
-      *out = std::move(database);
-      break;
-    }
-  }
-  return status;
+    QUASH_RETURN_IF_ERROR(database->Start());
+    *out = std::move(database);
+    return Status();
+  };
+  QUASH_RETURN_IF_ERROR(options.mode == QUASH_OPEN_FOLLOWER ? LookUntilWhole(look) : look());
+  return no_directory;
 }
 
 StoredDatabase::StoredDatabase(std::unique_ptr<DatabaseDirectory> directory,
@@ -342,17 +359,9 @@ Status StoredDatabase::ListCollections(std::vector<std::string>* names) const {
 
 Status StoredDatabase::Refresh() {
   if (options_.mode != QUASH_OPEN_FOLLOWER) return Status();
-  // The writer may replace files between two reads of ours, which shows as a
-  // missing file or as families at different commits: the next look is whole.
-  // Until one is, all stays as it was.
+  // Until a look is whole all stays as it was.
   const std::lock_guard lock(refresh_mutex_);
-  Status status;
-  for (int attempt = 0; attempt < kCatchUpAttempts; ++attempt) {
-    if (attempt > 0) std::this_thread::sleep_for(std::chrono::milliseconds(5 << attempt));
-    status = FollowLatest();
-    if (status.ok()) break;
-  }
-  return status;
+  return LookUntilWhole([this] { return FollowLatest(); });
 }
 
 // A new secondary instance each time: one that catches up in place goes on
@@ -362,6 +371,10 @@ Status StoredDatabase::FollowLatest() {
   QUASH_RETURN_IF_ERROR(Store::Open(directory_->data_path(), MakeStoreOptions(), &store));
   uint64_t commit_number = 0;
   QUASH_RETURN_IF_ERROR(CheckCommitNumbers(*store, &commit_number));
+  if (commit_number < commit_number_) {
+    return Error(QUASH_CORRUPT, "{} is damaged: {} batches that were read before are missing",
+                 directory_->path(), commit_number_ - commit_number);
+  }
   CatalogEntries entries;
   uint32_t next_collection = 1;
   QUASH_RETURN_IF_ERROR(ReadCatalog(*store, &entries, &next_collection));

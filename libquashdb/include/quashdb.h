@@ -157,7 +157,10 @@ QUASH_API quash_status quash_open(const char *path, const quash_open_options *op
  * QUASH_MISUSE `db` is neither closed nor freed. */
 QUASH_API quash_status quash_close(quash_db *db);
 
-/* FOLLOWER: takes in what the writer has committed since. Others: no-op. */
+/* FOLLOWER: takes in what the writer has committed since. Others: no-op.
+ * QUASH_BUSY: the writer replaced files faster than they could be read, for 5
+ * seconds; QUASH_CORRUPT: damaged, or older than what was read before. After an
+ * error all stays as it was. */
 QUASH_API quash_status quash_refresh(quash_db *db);
 
 /* Called during long calls on this database (compact, backup, verify, measure,

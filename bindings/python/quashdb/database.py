@@ -305,7 +305,12 @@ class Database:
 
     def refresh(self) -> None:
         """Follower: takes in what the writer has committed since. Otherwise
-        does nothing."""
+        does nothing.
+
+        Raises BusyError if the writer replaced files for 5 seconds faster than
+        they could be read, CorruptError if what is there is damaged, or older
+        than what was read before. After an error all stays as it was.
+        """
         self._long_call(None, lib.quash_refresh)
 
     def verify(self, progress: Progress | None = None) -> dict[str, Any]:
