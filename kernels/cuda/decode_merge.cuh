@@ -257,7 +257,8 @@ __device__ __forceinline__ void SendPart(const QuerySums<kDim>& sums, float* to,
 }
 
 // Adds the parts of a query that `count` blocks leave, some at a time: to look at what
-// another block has written takes a microsecond, so that as much as fits is looked at together.
+// another block has written takes a microsecond, so that as much as fits is looked at together,
+// and again what had not arrived.
 //   from  of the first of them
 template <int kDim>
 __device__ __forceinline__ void TakeParts(float* from, size_t stride, uint32_t count, int lane,
@@ -271,17 +272,21 @@ __device__ __forceinline__ void TakeParts(float* from, size_t stride, uint32_t c
     float* const words_at = from + lane * stride + 2 * kDim;
     Handed<4> words;
     Handed<kPer> parts[kTogether];
-    bool have_arrived = false;
-    while (!have_arrived) {
-      if (has_words) words.Look(words_at);
+    for (uint32_t missing = (1u << here) - 1; missing != 0;) {
+      if (has_words && (missing >> lane & 1) != 0) words.Look(words_at);
 #pragma unroll
       for (uint32_t i = 0; i < kTogether; ++i) {
-        if (i < here) parts[i].Look(from + i * stride + kPer * lane);
+        if ((missing >> i & 1) != 0) parts[i].Look(from + i * stride + kPer * lane);
       }
-      bool mine = !has_words || words.HasArrived();
+      const unsigned with_words = __ballot_sync(kAllLanes, has_words && words.HasArrived());
+      uint32_t arrived = 0;
 #pragma unroll
-      for (uint32_t i = 0; i < kTogether; ++i) mine &= i >= here || parts[i].HasArrived();
-      have_arrived = __all_sync(kAllLanes, mine);
+      for (uint32_t i = 0; i < kTogether; ++i) {
+        if ((missing >> i & 1) != 0 && __all_sync(kAllLanes, parts[i].HasArrived())) {
+          arrived |= 1u << i;
+        }
+      }
+      missing &= ~(arrived & with_words);
     }
     if (has_words) words.Take(words_at);
     const float top = has_words ? __uint_as_float(words.words[0]) : -INFINITY;

@@ -24,7 +24,7 @@ class QuashKVCacheConfig:
     uncompressed_tokens: on a GPU, all tokens of a layer stay as given, with SDPA over them,
         while batch times positions is at most this; then all are packed, as usual. Not after
         QuashKVCache.reserve(), which a CUDA graph needs. 0: none. None: as many as SDPA is
-        faster over on an H200, 8,192 for 8 heads of 128 numbers, so 2^23 numbers of keys. On
+        faster over on an H200, 2,048 for 8 heads of 128 numbers, so 2^21 numbers of keys. On
         the CPU attention over packed tokens is the faster one, and this is not used.
     """
 
