@@ -60,7 +60,7 @@ Status Database::Open(const std::string& path, const OpenOptions& options,
   if (path == ":memory:" && options.mode != QUASH_OPEN_CREATE) {
     return Error(QUASH_INVALID, "\":memory:\" is always new, expected mode create");
   }
-  Status no_directory;
+  Status no_directory;  // which another look would not change
   const auto look = [&] {
     std::unique_ptr<DatabaseDirectory> directory;
     no_directory = DatabaseDirectory::Open(path, options.mode, &directory);

@@ -8,7 +8,6 @@
 
 #include "kernels/cuda/attend.h"
 #include "kernels/cuda/decode_codes.cuh"
-#include "kernels/cuda/decode_merge.cuh"
 #include "kernels/cuda/decode_state.cuh"
 #include "kernels/cuda/decode_unit.cuh"
 #include "kernels/cuda/warp_math.cuh"

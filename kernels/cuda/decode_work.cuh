@@ -27,11 +27,10 @@ struct SeqWork {
   uint32_t chunks;      // of open tokens; their items come last
   uint32_t items;
 
-  __device__ static SeqWork Of(const KernelArgs& args, uint32_t seq) {
-    return Of(args, LoadLength(args.a.num_pages + seq), LoadLength(args.a.open_tokens + seq));
+  __device__ static SeqWork Of(const DecodeArgs& args, uint32_t seq) {
+    return Of(args, LoadLength(args.num_pages + seq), LoadLength(args.open_tokens + seq));
   }
-  __device__ static SeqWork Of(const KernelArgs& kernel_args, uint32_t pages, uint32_t open) {
-    const DecodeArgs& args = kernel_args.a;
+  __device__ static SeqWork Of(const DecodeArgs& args, uint32_t pages, uint32_t open) {
     SeqWork work;
     work.pages = pages;
     work.open = open;
@@ -89,7 +88,7 @@ class WorkLine {
     if (lane < args.a.num_seqs) {
       pages_ = LoadLength(args.a.num_pages + lane);
       open_ = LoadLength(args.a.open_tokens + lane);
-      own_ = args.rows.value() * SeqWork::Of(args, pages_, open_).items;
+      own_ = args.rows.value() * SeqWork::Of(args.a, pages_, open_).items;
     }
     prefix_ = Prefix(own_, lane);
     total_ = args.a.num_seqs <= 32 ? __shfl_sync(kAllLanes, prefix_, 31)
@@ -107,8 +106,8 @@ class WorkLine {
     return {static_cast<uint32_t>(seq), __shfl_sync(kAllLanes, prefix_ - own_, seq)};
   }
   __device__ __forceinline__ SeqWork WorkOf(uint32_t seq) const {
-    if (args_.a.num_seqs > 32) return SeqWork::Of(args_, seq);
-    return SeqWork::Of(args_, __shfl_sync(kAllLanes, pages_, seq),
+    if (args_.a.num_seqs > 32) return SeqWork::Of(args_.a, seq);
+    return SeqWork::Of(args_.a, __shfl_sync(kAllLanes, pages_, seq),
                        __shfl_sync(kAllLanes, open_, seq));
   }
   // The first item of a sequence.
@@ -136,7 +135,7 @@ class WorkLine {
   }
   // Of all units of a sequence.
   __device__ static uint32_t ItemsOf(const KernelArgs& args, uint32_t seq) {
-    return seq < args.a.num_seqs ? args.rows.value() * SeqWork::Of(args, seq).items : 0;
+    return seq < args.a.num_seqs ? args.rows.value() * SeqWork::Of(args.a, seq).items : 0;
   }
   __device__ static uint32_t Prefix(uint32_t items, uint32_t lane) {  // inclusive
 #pragma unroll
@@ -171,7 +170,7 @@ struct Walk {
     if (left == 0) return;
     if (++row < args.rows.value()) return;
     row = 0;
-    work = SeqWork::Of(args, ++seq);
+    work = SeqWork::Of(args.a, ++seq);
   }
 };
 
