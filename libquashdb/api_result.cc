@@ -14,6 +14,10 @@ namespace quash {
 namespace {
 
 Status FillIntIds(std::span<const Hit> hits, IdReader* reader, int64_t* out) {
+  if (std::ranges::find(hits, Hit::kUnread, &Hit::id) == hits.end()) {
+    std::ranges::transform(hits, out, &Hit::id);
+    return Status();
+  }
   const IdColumn* ids;
   // Segments and ids lie apart from each other: all are on their way at once.
   for (const Hit& hit : hits) reader->Fetch(hit.segment);
@@ -56,11 +60,22 @@ Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, 
   return Status();
 }
 
-// fill(q, reader) for every query, in shares of whole queries on up to `threads` threads.
+// fill(q, reader) for every query, in shares of whole queries on up to half of `threads`: it is
+// done before one more that waits for a processor has begun.
+//   reads_rows  of all hits something is read, not only ids that did not come with them
 template <typename Fill>
-Status EachQuery(const Snapshot& snapshot, size_t queries, size_t rows, size_t threads, Fill fill) {
-  constexpr size_t kRowsPerThread = 2048;  // fewer take no longer than waking a thread
-  const size_t shares = std::max<size_t>(std::min({rows / kRowsPerThread, threads, queries}), 1);
+Status EachQuery(const Snapshot& snapshot, const std::vector<std::vector<Hit>>& hits,
+                 bool reads_rows, size_t threads, Fill fill) {
+  // Fewer take no longer than waking a thread: of rows that are read, and of others.
+  constexpr size_t kReadPerThread = 2048, kRowsPerThread = 16 * kReadPerThread;
+  size_t rows = 0, reads = 0;
+  for (const std::vector<Hit>& of_query : hits) {
+    rows += of_query.size();
+    if (of_query.empty()) continue;
+    if (reads_rows || of_query.front().id == Hit::kUnread) reads += of_query.size();
+  }
+  const size_t queries = hits.size(), busy = reads / kReadPerThread + rows / kRowsPerThread;
+  const size_t shares = std::max<size_t>(std::min({busy, threads / 2, queries}), 1);
   IdReader reader(snapshot);
   return ParallelFor(shares, shares, [&](size_t share) -> Status {
     const size_t end = queries * (share + 1) / shares;
@@ -118,8 +133,9 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
   if (with_scores) result->scores.resize(rows);
   if (include & QUASH_INCLUDE_VECTORS) result->vectors.resize(rows * result->dim);
 
+  const bool reads_rows = (include & QUASH_INCLUDE_VECTORS) != 0;
   QUASH_RETURN_IF_ERROR(
-      EachQuery(snapshot, hits.size(), rows, threads, [&](size_t q, IdReader* reader) {
+      EachQuery(snapshot, hits, reads_rows, threads, [&](size_t q, IdReader* reader) {
         return FillRows(snapshot, hits[q], result->offsets[q], reader, result);
       }));
   if (include & (QUASH_INCLUDE_METADATA | QUASH_INCLUDE_DOCUMENTS)) {
@@ -132,8 +148,7 @@ Status FillResult(const Collection& collection, const Snapshot& snapshot,
 
 Status FillArrays(const Snapshot& snapshot, const std::vector<std::vector<Hit>>& hits, size_t k,
                   size_t threads, int64_t* ids, float* scores, uint32_t* counts) {
-  const size_t nq = hits.size();
-  return EachQuery(snapshot, nq, nq * k, threads, [&](size_t q, IdReader* reader) -> Status {
+  return EachQuery(snapshot, hits, false, threads, [&](size_t q, IdReader* reader) -> Status {
     const std::vector<Hit>& found = hits[q];
     QUASH_RETURN_IF_ERROR(FillIntIds(found, reader, ids + q * k));
     std::fill(ids + q * k + found.size(), ids + (q + 1) * k, -1);

@@ -38,9 +38,11 @@ inline double RecallTarget(const Snapshot& snapshot, const SearchPlan& plan) {
 }
 
 struct Hit {
+  static constexpr int64_t kUnread = std::numeric_limits<int64_t>::min();
   float score;
   uint32_t segment;  // index in snapshot.segments
   uint32_t row;
+  int64_t id = kUnread;  // of INT64 ids, if it came with the score; kUnread: read it
 };
 
 struct StageStats {

@@ -43,21 +43,28 @@ Status ParallelFor(size_t n, size_t threads, const std::function<Status(size_t)>
     }
     return Status();
   }
+  // libgomp ends the threads by which a team is smaller than the one before, and starting
+  // one takes longer than many a loop here: a team is kept, some of it idle. Not one that
+  // may have to wait for processors, as a loop ends when its whole team has.
+  static thread_local size_t team = 0;
+  if (team < threads || team > static_cast<size_t>(omp_get_num_procs()) / 2) team = threads;
   Status first_error;
   size_t first_failed = n;
-  std::atomic<bool> failed{false};
-#pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast <int>(threads))
-  for (size_t i = 0; i < n; ++i) {
-    if (failed.load(std::memory_order_relaxed)) continue;
-    Status status = RunCaught(body, i);
-    if (status.ok()) continue;
+  std::atomic<size_t> next{0};
+#pragma omp parallel num_threads(static_cast <int>(team))
+  {
+    const bool takes_part = static_cast<size_t>(omp_get_thread_num()) < threads;
+    for (size_t i; takes_part && (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) {
+      Status status = RunCaught(body, i);
+      if (status.ok()) continue;
 #pragma omp critical(quash_parallel_for)
-    {
-      if (i < first_failed) {
-        first_failed = i;
-        first_error = std::move(status);
+      {
+        if (i < first_failed) {
+          first_failed = i;
+          first_error = std::move(status);
+        }
+        next.store(n, std::memory_order_relaxed);
       }
-      failed.store(true, std::memory_order_relaxed);
     }
   }
   return first_error;

@@ -253,10 +253,11 @@ Status Batch::TakeRanked(std::span<const cuda::RankedRow> rows, std::vector<Hit>
     }
     return best.Finish(hits);
   }
+  static_assert(cuda::kNoId == Hit::kUnread);
   hits->clear();
   hits->reserve(rows.size());
   for (const cuda::RankedRow& row : rows.first(std::min(rows.size(), plan_.k))) {
-    hits->push_back({row.score, joint_.segments[row.segment], row.row});
+    hits->push_back({row.score, joint_.segments[row.segment], row.row, row.id});
   }
   return Status();
 }

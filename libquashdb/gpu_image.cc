@@ -41,10 +41,12 @@ struct SegmentSizes {
     has_norm_sq = spec.metric == QUASH_METRIC_L2;
     tier = level >= GpuLevel::kTier ? aligned(rows * TierRowBytes(spec)) : 0;
     has_tier_scale = tier != 0 && spec.rerank == QUASH_RERANK_INT8;
+    const bool has_ids = level >= GpuLevel::kTier && spec.id_type == QUASH_ID_INT64;
+    ids = has_ids ? aligned(rows * sizeof(int64_t)) : 0;
     total = planes * plane + scales * floats + (has_norm_sq ? floats : 0) + tier +
-            (has_tier_scale ? floats : 0);
+            (has_tier_scale ? floats : 0) + ids;
   }
-  size_t plane, floats, tier, total;
+  size_t plane, floats, tier, ids, total;
   size_t planes, scales;
   bool has_norm_sq, has_tier_scale;
 };
@@ -191,6 +193,13 @@ Status GpuImage::Upload(const Snapshot& snapshot, const Segment& segment, GpuLev
     made->arrays.tier = next;
     QUASH_RETURN_IF_ERROR(copy(staging_.as<uint8_t>(), rows * row_bytes, sizes.tier));
     if (sizes.has_tier_scale) QUASH_RETURN_IF_ERROR(copy_floats(scales, &made->arrays.tier_scale));
+  }
+  IdColumn ids;
+  Pin ids_pin;
+  if (sizes.ids != 0) {
+    QUASH_RETURN_IF_ERROR(segment.Ids(&ids, &ids_pin));
+    made->arrays.ids = reinterpret_cast<const int64_t*>(next);
+    QUASH_RETURN_IF_ERROR(copy(ids.ints.data(), ids.ints.size_bytes(), sizes.ids));
   }
   QUASH_RETURN_IF_GPU_ERROR("uploading a segment", stream_.Wait());
   *out = std::move(made);

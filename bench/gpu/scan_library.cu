@@ -342,7 +342,8 @@ extern "C" const char* quash_gpu_scan_bench(const Bench* bench) {
       bench->kept[q] = summaries.as<ScanSummary>()[q].kept;
       const auto* first = scored.as<Scored>() + size_t{q} * kCapacity;
       for (uint32_t i = 0; i < bench->kept[q]; ++i) {
-        rows.push_back({first[i].row / kSegmentRows, first[i].row % kSegmentRows, first[i].score});
+        rows.push_back(
+            {kNoId, first[i].row / kSegmentRows, first[i].row % kSegmentRows, first[i].score});
       }
     }
     if (rows.size() < k) return "fewer than k rows came back";

@@ -38,6 +38,7 @@ struct ScanSegment {
   const float* norm_sq;
   const void* tier;         // rerank tier [rows, dim], its type in FinishArgs
   const float* tier_scale;  // [rows], int8 only
+  const int64_t* ids;       // [rows], or null: ranked rows come without
   uint32_t first_block;     // blocks of all segments are numbered through
   uint32_t blocks;
 };

@@ -26,6 +26,13 @@ struct Ranked {
   float score;
 };
 
+// One of the best k.
+struct Best {
+  uint32_t segment;
+  uint32_t row;
+  float score;
+};
+
 struct RankShared {
   RowStage stages[kRankThreads / kLanes];
   uint32_t bins[256];
@@ -34,7 +41,7 @@ struct RankShared {
   uint16_t rest[kRankWidthMax];
   union {
     uint16_t narrowed[kRankWidthMax];
-    RankedRow out[kRankMax + kRankTies];
+    Best out[kRankMax + kRankTies];
   };
   union {
     uint32_t blocks[2 * kRankWidthMax];  // hashed
@@ -86,7 +93,7 @@ __device__ uint32_t SelectExactly(uint32_t rank, RankShared* shared, Each each) 
 }
 
 // Best first, ties by place.
-__device__ bool IsBefore(const RankedRow& a, const RankedRow& b) {
+__device__ bool IsBefore(const Best& a, const Best& b) {
   if (a.score != b.score) return a.score > b.score;
   return a.segment != b.segment ? a.segment < b.segment : a.row < b.row;
 }
@@ -385,11 +392,17 @@ class Ranker {
     for (uint32_t i = threadIdx.x; i < kept; i += kRankThreads) {
       uint32_t place = 0;
       for (uint32_t j = 0; j < kept; ++j) place += IsBefore(shared_->out[j], shared_->out[i]);
-      shared_->sorted[place] = shared_->out[i];
+      const Best& one = shared_->out[i];
+      const int64_t* ids = args_.scan.segments[one.segment].ids;
+      shared_->sorted[place] = {ids != nullptr ? ids[one.row] : kNoId, one.segment, one.row,
+                                one.score};
     }
     __syncthreads();
-    RankedRow* out = args_.rows + size_t{q_} * room;
-    for (uint32_t i = threadIdx.x; i < kept; i += kRankThreads) out[i] = shared_->sorted[i];
+    // To the host in whole lines.
+    constexpr uint32_t kWords = sizeof(RankedRow) / sizeof(uint64_t);
+    const auto* words = reinterpret_cast<const uint64_t*>(shared_->sorted);
+    auto* out = reinterpret_cast<uint64_t*>(args_.rows + size_t{q_} * room);
+    for (uint32_t i = threadIdx.x; i < kWords * kept; i += kRankThreads) out[i] = words[i];
     return rows;
   }
 

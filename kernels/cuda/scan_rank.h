@@ -25,7 +25,10 @@ struct RankQuery {
   float level_scale;  // of LevelQuery
 };
 
+inline constexpr int64_t kNoId = INT64_MIN;
+
 struct RankedRow {
+  int64_t id;        // kNoId if the segment's are not on the device
   uint32_t segment;  // in ScanArgs::segments
   uint32_t row;      // of the segment
   float score;

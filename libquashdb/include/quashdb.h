@@ -146,8 +146,8 @@ QUASH_API void quash_open_options_init(quash_open_options *options);
  * lives as long as the handle. options NULL: the defaults.
  *   out_db  out: the handle, closed by quash_close()
  * QUASH_NOT_FOUND: missing and not to be made. QUASH_CORRUPT: damaged, or a
- * directory that is no QuashDB database. QUASH_BUSY: held elsewhere.
- * QUASH_VERSION: newer format. */
+ * directory that is no QuashDB database. QUASH_BUSY: held elsewhere or, of a
+ * follower, as quash_refresh(). QUASH_VERSION: newer format. */
 QUASH_API quash_status quash_open(const char *path, const quash_open_options *options,
                                   quash_db **out_db);
 
@@ -310,7 +310,7 @@ QUASH_API quash_status quash_collection_stats(quash_collection *collection,
 typedef struct quash_gpu_options {
   size_t struct_size;
   int device;            /* ordinal, from 0 (default), or QUASH_GPU_ALL */
-  uint64_t budget_bytes; /* memory of each device for codes and rerank tier; 0:
+  uint64_t budget_bytes; /* memory of each device for what is uploaded; 0:
                             nine tenths of what is free now (default) */
   const int *devices;    /* [num_devices] ordinals that the segments are divided
                             between, up to 64; NULL: `device` alone */
@@ -322,12 +322,12 @@ QUASH_API void quash_gpu_options_init(quash_gpu_options *options);
 /* Searches of the collection, by every handle of this database object, scan on
  * GPUs from now on, with the ids and scores that the CPU gives. Uploads what is
  * sealed, as far as the budget goes: first planes, then whole codes, then the
- * rerank tier; the rest, and what is written before it is sealed, is searched on
- * the CPU. Later searches upload what has been sealed since. With several devices
- * each segment is on one of them; all scan at the same time, fastest where they can
- * read each other's memory. The calling thread's current CUDA device stays what it
- * was, if it was in use. What ran where: quash_query_explain(). Attaching again
- * replaces devices and budget.
+ * rerank tier with int64 ids; the rest, and what is written before it is sealed, is
+ * searched on the CPU. Later searches upload what has been sealed since. With
+ * several devices each segment is on one of them; all scan at the same time,
+ * fastest where they can read each other's memory. The calling thread's current
+ * CUDA device stays what it was, if it was in use. What ran where:
+ * quash_query_explain(). Attaching again replaces devices and budget.
  * QUASH_UNSUPPORTED where the build or the machine has no GPU. */
 QUASH_API quash_status quash_collection_attach_gpu(quash_collection *collection,
                                                    const quash_gpu_options *options);

@@ -109,6 +109,22 @@ def test_writes_are_seen(db):
     assert_same(collection, queries)
 
 
+def test_ids(db):
+    """Of any value, which come from the GPU, and strings, which do not."""
+    vectors, queries = clustered(20000, 48, 8), clustered(20, 48, 99)
+    queries[:2] = vectors[:2]
+    limits = np.iinfo(np.int64)
+    ids = np.random.default_rng(8).integers(limits.min, limits.max, len(vectors), endpoint=True)
+    ids[:2] = limits.min, limits.max
+    collection = db.create_collection("ints", 48)
+    collection.add(ids, vectors)
+    assert_same(collection, queries, k=40)
+    assert collection.search(queries, 1)[0][:2, 0].tolist() == ids[:2].tolist()
+    collection = db.create_collection("texts", 48, id_type="string")
+    collection.add([f"n{id}" for id in ids], vectors)
+    assert_same(collection, queries, k=40)
+
+
 def test_ties_go_to_the_lower_id(db):
     collection = db.create_collection("a", 32, "ip")
     one = clustered(1, 32, 5)
