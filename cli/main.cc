@@ -30,6 +30,7 @@ quash_open_mode OpenMode(const CommandLine& line) {
 
 int RunSubcommand(Session& session, const CommandLine& line) {
   if (line.verb->touches_files) session.RefuseIfSafe(line.verb->name);
+  if (line.bound.check) line.bound.check();
   if (line.verb->needs_database) session.Open(line.database, OpenMode(line));
   line.bound.run(session);
   session.output.Finished();

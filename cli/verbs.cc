@@ -62,7 +62,10 @@ BoundVerb DefineImport(CLI::App& app, bool subcommand) {
   app.add_option("--partition-rows", options->partition_rows,
                  "With --create: rows from which it is partitioned; 0: 100000");
   return {[options](Session& session) { Import(session, *options); },
-          [options] { return options->create ? QUASH_OPEN_CREATE : QUASH_OPEN_READWRITE; }};
+          [options] { return options->create ? QUASH_OPEN_CREATE : QUASH_OPEN_READWRITE; },
+          [options] {
+            if (options->create) OpenSource(*options);
+          }};
 }
 
 BoundVerb DefineExport(CLI::App& app, bool subcommand) {

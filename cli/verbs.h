@@ -15,6 +15,8 @@ struct BoundVerb {
   std::function<void(Session&)> run;
   // How the subcommand opens its database, known once the words are parsed.
   std::function<quash_open_mode()> mode;
+  // Before that, where opening makes a database: throws what would leave it empty.
+  std::function<void()> check = {};
 };
 
 struct Verb {

@@ -91,7 +91,8 @@ def fuzzer(name, build, max_len, rss, timeout):
             f"-max_len={max_len}", f"-rss_limit_mb={rss}", f"-timeout={timeout}", "-entropic=0",
             # Leaks are looked for at the end: after each input that changes a cache, as all of
             # api do, it takes most of the time.
-            "-detect_leaks=0", "-reload=0", "-print_final_stats=1", f"-artifact_prefix={new.parent}/{name}-", new,
+            "-detect_leaks=0", "-reload=0", "-print_final_stats=1",
+            f"-artifact_prefix={new.parent}/{name}-", new,
         ]  # fmt: skip
         if options.seconds or options.tier == "ci":
             words.insert(2, f"-max_total_time={options.seconds or FUZZ_SECONDS}")

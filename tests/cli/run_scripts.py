@@ -107,8 +107,9 @@ def check_safe(shell):
 
 
 def check_mistyped(shell):
-    """Mistyped options are named; a mistyped subcommand makes no database of its
-    name; and a reader that has seen enough is no error."""
+    """Mistyped options are named; a mistyped subcommand makes no database of its name,
+    nor does the import of a file that is not there; and a reader that has seen enough is
+    no error."""
     with tempfile.TemporaryDirectory() as folder:
         for words, expected in (
                 ("bench a.qdb --quereis q.npy", "did you mean --queries? (quashdb bench --help)"),
@@ -118,6 +119,13 @@ def check_mistyped(shell):
                                   text=True, timeout=60, check=False)
             if done.returncode != 2 or expected not in done.stderr:
                 return f"{words}: exit {done.returncode}, {done.stderr}"
+        vectors = pathlib.Path(__file__).resolve().parents[2] / "datasets/sample/vectors.npy"
+        for words in (["missing.jsonl"], [vectors, "--metadata", "missing.jsonl"]):
+            done = subprocess.run([shell, "import", "a.qdb", "docs", "--create", *words],
+                                  cwd=folder, capture_output=True, text=True, timeout=60,
+                                  check=False)
+            if done.returncode != 1 or "cannot read missing.jsonl" not in done.stderr:
+                return f"import {words}: exit {done.returncode}, {done.stderr}"
         with subprocess.Popen([shell, ":memory:", ".help"], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE) as unread:
             unread.stdout.close()
