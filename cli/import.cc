@@ -300,7 +300,7 @@ std::unique_ptr<RowSource> OpenSource(const ImportOptions& options) {
                                  : ""));
 }
 
-void Import(Session& session, ImportOptions options) {
+void Import(Session& session, ImportOptions options, std::unique_ptr<RowSource> source) {
   if (options.collection.empty()) {
     options.collection = std::filesystem::path(options.file).stem().string();
   }
@@ -310,7 +310,7 @@ void Import(Session& session, ImportOptions options) {
     throw Error(fmt::format("no collection {}{}; --create makes it", QuoteName(options.collection),
                             DidYouMean(options.collection, names)));
   }
-  const std::unique_ptr<RowSource> source = OpenSource(options);
+  if (source == nullptr) source = OpenSource(options);
   FieldInference fields(source->is_text());
   Collection collection;
   quash_metric metric = ParseMetric(options.metric);

@@ -83,6 +83,7 @@ std::optional<int64_t> IntegerFromText(std::string_view text);
 
 // Reads the whole file once to check it and to infer types, then again to
 // write it in batches. Nothing is written unless all of the file is good.
-void Import(Session& session, ImportOptions options);
+//   source  of these options, if it is open already
+void Import(Session& session, ImportOptions options, std::unique_ptr<RowSource> source = nullptr);
 
 }  // namespace quash::cli

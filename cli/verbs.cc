@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "cli/bench.h"
 #include "cli/export.h"
@@ -61,10 +62,11 @@ BoundVerb DefineImport(CLI::App& app, bool subcommand) {
       ->capture_default_str();
   app.add_option("--partition-rows", options->partition_rows,
                  "With --create: rows from which it is partitioned; 0: 100000");
-  return {[options](Session& session) { Import(session, *options); },
+  const auto source = std::make_shared<std::unique_ptr<RowSource>>();
+  return {[options, source](Session& session) { Import(session, *options, std::move(*source)); },
           [options] { return options->create ? QUASH_OPEN_CREATE : QUASH_OPEN_READWRITE; },
-          [options] {
-            if (options->create) OpenSource(*options);
+          [options, source] {
+            if (options->create) *source = OpenSource(*options);
           }};
 }
 
