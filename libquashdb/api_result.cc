@@ -14,6 +14,7 @@ namespace quash {
 namespace {
 
 Status FillIntIds(std::span<const Hit> hits, IdReader* reader, int64_t* out) {
+  // All of them: of several GPUs one may have had room for ids and another not.
   if (std::ranges::find(hits, Hit::kUnread, &Hit::id) == hits.end()) {
     std::ranges::transform(hits, out, &Hit::id);
     return Status();
@@ -66,7 +67,8 @@ Status FillRows(const Snapshot& snapshot, std::span<const Hit> hits, size_t at, 
 template <typename Fill>
 Status EachQuery(const Snapshot& snapshot, const std::vector<std::vector<Hit>>& hits,
                  bool reads_rows, size_t threads, Fill fill) {
-  // Fewer take no longer than waking a thread: of rows that are read, and of others.
+  // Fewer take no longer than waking a thread: of rows that are read, and of others. A query's
+  // first tells well enough which they are.
   constexpr size_t kReadPerThread = 2048, kRowsPerThread = 16 * kReadPerThread;
   size_t rows = 0, reads = 0;
   for (const std::vector<Hit>& of_query : hits) {

@@ -1,6 +1,6 @@
 // Segments of one collection on a GPU: planes, scales and, as far as the budget
-// goes, whole codes and the rerank tier with INT64 ids. Segments are immutable, so what is uploaded
-// stays true; a snapshot is a choice of segments and rows.
+// goes, whole codes and the rerank tier with INT64 ids. Segments are immutable, so
+// what is uploaded stays true; a snapshot is a choice of segments and rows.
 #pragma once
 
 #include <condition_variable>
