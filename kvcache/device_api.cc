@@ -161,9 +161,9 @@ const char* UploadTables(const PartCodec& k, const PartCodec& v, quash_kv_cuda* 
   size_t matrix_bytes = 0;
   if (format.is_fixed_point) {
     for (const PartCodec* codec : {&k, &v}) {
-      const std::vector<uint32_t> matrix = quash::cuda::FixedMatrix(
+      const std::vector<uint16_t> matrix = quash::cuda::FixedMatrix(
           codec->rotations()[0].factors().data(), static_cast<int>(format.head_dim));
-      matrix_bytes = matrix.size() * sizeof(uint32_t);
+      matrix_bytes = matrix.size() * sizeof(uint16_t);
       const auto* begin = reinterpret_cast<const uint8_t*>(matrix.data());
       bytes.insert(bytes.end(), begin, begin + matrix_bytes);
     }
@@ -183,8 +183,8 @@ const char* UploadTables(const PartCodec& k, const PartCodec& v, quash_kv_cuda* 
   format.k_rotation = tables(0, k.rotations().size() == 2);
   format.v_rotation = tables(1, v.rotations().size() == 2);
   if (k.sketch() != nullptr) format.sketch = tables(2, false);
-  format.k_matrix = reinterpret_cast<const uint32_t*>(base + matrices);
-  format.v_matrix = reinterpret_cast<const uint32_t*>(base + matrices + matrix_bytes);
+  format.k_matrix = reinterpret_cast<const uint16_t*>(base + matrices);
+  format.v_matrix = reinterpret_cast<const uint16_t*>(base + matrices + matrix_bytes);
   if (!format.IsBanded() && !format.is_fixed_point) {
     format.has_default_rotations =
         format.head_dim == 64 ? AreDefault<64>(all[0], all[1]) : AreDefault<128>(all[0], all[1]);

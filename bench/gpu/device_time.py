@@ -5,15 +5,30 @@ import statistics
 import torch
 
 
-def median_ms(call, rounds=9):
-    """By events around each of `rounds` calls, after one that is not counted."""
-    call()
+def median_ms(call, rounds=9, before=None):
+    """By events around each of `rounds` calls, after one that is not counted. `before` is
+    called before each."""
     times = []
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
+        if before is not None:
+            before()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
-    return statistics.median(times)
+    return statistics.median(times[1:])
+
+
+def replay_of(call, before=None):
+    """`call` in a CUDA graph, without what the host takes; it is called once before, after
+    `before`."""
+    if before is not None:
+        before()
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay

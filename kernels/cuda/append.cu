@@ -15,6 +15,7 @@ namespace {
 constexpr uint32_t kThreads = 128;
 
 __global__ void __launch_bounds__(kThreads) AppendKernel(const __grid_constant__ AppendArgs args) {
+  WaitForPrevious();  // for the kernel that seals
   LetNextStart();
   const uint32_t seq = blockIdx.y, head = blockIdx.x / 2;
   const bool is_value = blockIdx.x % 2 != 0;
@@ -81,8 +82,8 @@ const char* LaunchAppend(const SealFormat& format, const SequenceState& state, c
   cudaError_t error = cudaGetLastError();
   if (error == cudaSuccess && n > kPageTokens) {
     const dim3 grid(2 * format.num_kv_heads, state.num_seqs);
-    AppendKernel<<<grid, kThreads, 0, stream>>>(args);
-    error = cudaGetLastError();
+    error = LaunchDependent(&AppendKernel, grid, kThreads, 0, stream, CanStartEarly(&AppendKernel),
+                            args);
   }
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }

@@ -30,28 +30,27 @@ inline size_t PartialsFloats(uint32_t num_seqs, uint32_t num_q_heads, uint32_t h
 // memory allow.
 struct LaunchSizes {
   uint32_t processors, warps, slots;  // 0 warps: the device cannot run the kernel
-  bool can_overlap;  // its code waits for the launch before, while which it may start
+  bool can_start_early;
 };
 
 template <int kKBits, int kVBits, int kDim, int kTiles>
 LaunchSizes SizesOnDevice(int device) {
   using S = Shape<kKBits, kVBits, kDim, kTiles>;
   int processors = 0, bytes = 0;
-  cudaFuncAttributes code = {};
   if (cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
           cudaSuccess ||
       cudaFuncSetAttribute(&DecodeKernel<kKBits, kVBits, kDim, kTiles>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess ||
-      cudaFuncGetAttributes(&code, &DecodeKernel<kKBits, kVBits, kDim, kTiles>) != cudaSuccess) {
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) != cudaSuccess) {
     return {};
   }
+  const bool can_start_early = CanStartEarly(&DecodeKernel<kKBits, kVBits, kDim, kTiles>);
   const size_t available = bytes;
   for (uint32_t warps = S::kWarps; warps != 0; --warps) {
     if (S::SharedBytes(warps, 2) > available) continue;
     uint32_t slots = kMaxSlots;
     while (S::SharedBytes(warps, slots) > available) --slots;
-    return {static_cast<uint32_t>(processors), warps, slots, code.ptxVersion >= 90};
+    return {static_cast<uint32_t>(processors), warps, slots, can_start_early};
   }
   return {};
 }
@@ -111,18 +110,9 @@ const char* Launch(const DecodeArgs& args, CUstream_st* stream) {
       args.blocks != 0 ? std::min(args.blocks, kMaxBlocks) : EvenBlocks(most, units);
   kernel_args.blocks = Divisor(blocks);
   kernel_args.warps = Divisor(warps);
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(blocks);
-  config.blockDim = dim3(32 * warps);
-  config.dynamicSmemBytes = S::SharedBytes(warps, sizes.slots);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = sizes.can_overlap ? 1 : 0;
-  const cudaError_t error =
-      cudaLaunchKernelEx(&config, &DecodeKernel<kKBits, kVBits, kDim, kTiles>, kernel_args);
+  const cudaError_t error = LaunchDependent(
+      &DecodeKernel<kKBits, kVBits, kDim, kTiles>, dim3(blocks), 32 * warps,
+      S::SharedBytes(warps, sizes.slots), stream, sizes.can_start_early, kernel_args);
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 

@@ -1,4 +1,4 @@
-// The matrix of seal_fixed.cuh's products, as threads of a warp take it.
+// The matrix of fixed_products.cuh, as it lies in shared memory.
 #pragma once
 
 #include <bit>
@@ -7,37 +7,35 @@
 
 namespace quash::cuda {
 
-// Output of row `row` of tile `tile` of half a transform.
-constexpr int FixedOutput(int tile, int row) {
-  const int place = 2 * tile + row / 8;
-  return 4 * (row % 8) + place % 4 + 32 * (place / 4);
-}
+// Inner indices of a product.
+constexpr int kFixedDepth = 16;
 
-// [dim / 32 tiles][2 halves of the input][dim / 64 steps][32 lanes][4 words], the operand A
-// of m16n8k32: +-1 of the Walsh-Hadamard matrix of half the size, times the sign of the
-// input.
+// The coordinate of half a row that column `column` of the products makes: a thread then
+// has eight in turn of every 32.
+constexpr int FixedOutput(int column) {
+  const int tile = column / 8, quad = column / 2 % 4;
+  return 32 * (tile / 4) + 8 * quad + 2 * (tile % 4) + column % 2;
+}
+// [2 halves of the input][dim / 32 steps][2 halves of kFixedDepth][dim / 2 columns][8], in
+// float16, operand B of products: +-1 of the Walsh-Hadamard matrix of half the size, times
+// the sign of the input.
 //   factors  [dim], of which the signs count
-inline std::vector<uint32_t> FixedMatrix(const float* factors, int dim) {
-  std::vector<uint32_t> words;
-  for (int tile = 0; tile < dim / 32; ++tile) {
-    for (int half = 0; half < 2; ++half) {
-      for (int step = 0; step < dim / 64; ++step) {
-        for (int i = 0; i < 32 * 4; ++i) {
-          const int lane = i / 4, word = i % 4;
-          const int out = FixedOutput(tile, lane / 4 + word % 2 * 8);
-          uint32_t bytes = 0;
-          for (int byte = 0; byte < 4; ++byte) {
-            const int in = step * 32 + lane % 4 * 8 + word / 2 * 4 + byte;
-            const bool is_negative = std::popcount(static_cast<uint32_t>(in & out)) % 2 != 0;
-            const bool is_flipped = factors[half * (dim / 2) + in] < 0;
-            bytes |= (is_negative != is_flipped ? 0xffu : 1u) << 8 * byte;
-          }
-          words.push_back(bytes);
-        }
+inline std::vector<uint16_t> FixedMatrix(const float* factors, int dim) {
+  constexpr uint16_t kOne = 0x3c00, kSign = 0x8000;
+  std::vector<uint16_t> matrix;
+  matrix.reserve(static_cast<size_t>(dim) * dim / 2);
+  for (int half = 0; half < 2; ++half) {
+    for (int step = 0; step < dim / 32; ++step) {
+      for (int i = 0; i < kFixedDepth * dim / 2; ++i) {
+        const int inner = i / (4 * dim) * 8 + i % 8;
+        const int in = kFixedDepth * step + inner, out = FixedOutput(i / 8 % (dim / 2));
+        const bool is_negative = std::popcount(static_cast<uint32_t>(in & out)) % 2 != 0;
+        const bool is_flipped = factors[half * (dim / 2) + in] < 0;
+        matrix.push_back(is_negative != is_flipped ? kOne | kSign : kOne);
       }
     }
   }
-  return words;
+  return matrix;
 }
 
 }  // namespace quash::cuda

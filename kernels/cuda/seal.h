@@ -42,7 +42,7 @@ struct SealFormat {
   // one; matrices are those of fixed_matrix.h, in device memory.
   bool is_fixed_point;
   FixedPointCode k_fixed, v_fixed;
-  const uint32_t *k_matrix, *v_matrix;
+  const uint16_t *k_matrix, *v_matrix;
 
   // Whether seal_bands.cu and read_bands.cu have to take it.
   bool IsBanded() const { return head_dim > 128 || k_second.bits != 0 || v_second.bits != 0; }

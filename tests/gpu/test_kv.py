@@ -114,8 +114,11 @@ def test_pages_and_rows_are_those_of_the_cpu(dtype, dim, bits, means, seed, rota
 
 
 @pytest.mark.parametrize("dim", [64, 128])
-@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-6, 1.0, 300.0, 3000.0])
-def test_pages_of_odd_numbers_are_those_of_the_cpu(dim, scale):
+@pytest.mark.parametrize("dtype, scale", [
+    *((torch.float32, scale) for scale in (1e-42, 1e-30, 1e-6, 1.0, 300.0, 3000.0)),
+    *((torch.bfloat16, scale) for scale in (1e-38, 1e-30, 1.0, 3000.0)),
+    *((torch.float16, scale) for scale in (1e-6, 1.0, 3000.0))])
+def test_pages_of_odd_numbers_are_those_of_the_cpu(dim, dtype, scale):
     """One or two numbers in a row, from denormal ones to the largest there may be."""
     config = QuashKVCacheConfig(sink_pages=0, reserve=0, rotation="rht")
     heads, n = 2, 6 * PAGE
@@ -127,6 +130,16 @@ def test_pages_of_odd_numbers_are_those_of_the_cpu(dim, scale):
         side[:, :, 2 * PAGE:3 * PAGE] += torch.randn(1, heads, 1, dim, generator=generator)
         side[:, :, ::7] *= 1e-3
         side *= scale
+    assert_pages_of_the_cpu(config, k.to(dtype), v.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("k_mean", [True, False])
+def test_pages_with_means_of_one_side_are_those_of_the_cpu(dtype, dim, k_mean):
+    config = QuashKVCacheConfig(sink_pages=0, reserve=0, rotation="rht", k_mean=k_mean,
+                                v_mean=not k_mean)
+    k, v = (rows_like_keys(2, 5 * PAGE, dim, dtype, seed) for seed in (1, 2))
     assert_pages_of_the_cpu(config, k, v)
 
 
