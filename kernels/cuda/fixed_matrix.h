@@ -16,6 +16,7 @@ constexpr int FixedOutput(int column) {
   const int tile = column / 8, quad = column / 2 % 4;
   return 32 * (tile / 4) + 8 * quad + 2 * (tile % 4) + column % 2;
 }
+
 // [2 halves of the input][dim / 32 steps][2 halves of kFixedDepth][dim / 2 columns][8], in
 // float16, operand B of products: +-1 of the Walsh-Hadamard matrix of half the size, times
 // the sign of the input.

@@ -213,6 +213,7 @@ __device__ __forceinline__ void FenceRegisters(FixedRows<kDim>& rows) {
     for (float& number : half) asm volatile("" : "+f"(number)::"memory");
   }
 }
+
 // What this thread has written to shared memory can be an operand, after a barrier.
 __device__ __forceinline__ void ShowToProducts() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

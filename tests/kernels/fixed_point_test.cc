@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -11,6 +12,7 @@
 
 #include "kernels/attend.h"
 #include "kernels/codebook.h"
+#include "kernels/cuda/fixed_matrix.h"
 #include "kernels/random.h"
 
 namespace quash {
@@ -142,6 +144,47 @@ TEST_CASE("other sizes have no fixed-point code") {
   CHECK_THROWS_AS(MakeFixedPointCode(96, 4), std::invalid_argument);
   CHECK_THROWS_AS(MakeFixedPointCode(128, 1), std::invalid_argument);
   CHECK_THROWS_AS(MakeFixedPointCode(64, 5), std::invalid_argument);
+}
+
+TEST_CASE("products with the matrix of the device are the transform") {
+  for (const int dim : {64, 128}) {
+    CAPTURE(dim);
+    const int half = dim / 2;
+    Random random(static_cast<uint64_t>(dim));
+    std::vector<float> factors(dim), row(dim);
+    for (float& x : factors) x = random.Gaussian() < 0 ? -0.5f : 0.5f;
+    for (float& x : row) x = static_cast<float>(std::nearbyint(random.Gaussian() * 1000));
+    const std::vector<uint16_t> matrix = cuda::FixedMatrix(factors.data(), dim);
+    REQUIRE(matrix.size() == static_cast<size_t>(dim) * half);
+    std::vector<float> of_half[2], rotated(dim, NAN);
+    for (int h = 0; h < 2; ++h) {
+      of_half[h].assign(half, 0.0f);
+      for (int in = 0; in < half; ++in) {
+        const int step = in / cuda::kFixedDepth, inner = in % cuda::kFixedDepth;
+        for (int column = 0; column < half; ++column) {
+          const int eights = ((h * (dim / 32) + step) * 2 + inner / 8) * half + column;
+          const uint16_t bits = matrix[8 * eights + inner % 8];
+          REQUIRE((bits == 0x3c00 || bits == 0xbc00));
+          of_half[h][column] += (bits == 0x3c00 ? 1 : -1) * row[h * half + in];
+        }
+      }
+    }
+    for (int column = 0; column < half; ++column) {
+      const int out = cuda::FixedOutput(column);
+      rotated[out] = of_half[0][column] + of_half[1][column];
+      rotated[half + out] = of_half[0][column] - of_half[1][column];
+    }
+    for (int out = 0; out < dim; ++out) {
+      CAPTURE(out);
+      float expected = 0;
+      for (int in = 0; in < dim; ++in) {
+        const bool is_negative =
+            (std::popcount(static_cast<uint32_t>(in & out)) % 2 != 0) != (factors[in] < 0);
+        expected += is_negative ? -row[in] : row[in];
+      }
+      CHECK(rotated[out] == expected);
+    }
+  }
 }
 
 }  // namespace
