@@ -24,6 +24,7 @@ import bench_data  # pylint: disable=wrong-import-position
 
 bench_data.import_quashdb()
 from quashdb import kv  # pylint: disable=wrong-import-position
+from quashdb.kv.demo import with_cache  # pylint: disable=wrong-import-position
 
 PAGE = kv.PAGE_SIZE
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -95,7 +96,7 @@ def chunked_logprobs(model, ids, cache, chunk=PAGE):
     pieces, or a generation: what it attends to is what the cache gives back.
     """
     for first in range(0, ids.shape[1], chunk):
-        out = model(ids[:, first:first + chunk], past_key_values=cache, use_cache=True)
+        out = model(ids[:, first:first + chunk], **with_cache(cache), use_cache=True)
         yield first, out.logits.float().log_softmax(-1)
 
 
@@ -110,7 +111,7 @@ def token_losses(logprobs, first, ids):
 def keys_and_values(model, ids):
     """[(keys, values)] of each layer, float32 [batch, kv_heads, n, head_dim]."""
     cache = exact_cache(model)
-    model.model(ids, past_key_values=cache, use_cache=True)
+    model.model(ids, **with_cache(cache), use_cache=True)
     return [(layer.keys.float(), layer.values.float()) for layer in cache.layers]
 
 

@@ -9,6 +9,7 @@ nothing, but tokens, memory and agreement are real. Needs torch and transformers
 """
 
 import argparse
+import inspect
 import time
 
 import torch
@@ -29,6 +30,12 @@ def random_llama():
     return transformers.LlamaForCausalLM(config).eval()
 
 
+def with_cache(cache):
+    """Named past_key_values before transformers 5.24."""
+    names = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
+
+
 def generate(model, ids, tokens, bits=None):
     """(new tokens, bytes of the cache, seconds); bits None: uncompressed."""
     if bits is None:
@@ -40,7 +47,7 @@ def generate(model, ids, tokens, bits=None):
         out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            past_key_values=cache,
+            **with_cache(cache),
             max_new_tokens=tokens,
             do_sample=False,
         )

@@ -38,6 +38,19 @@ def test_texts_speeds_and_bytes(folder, capsys):
     assert all(float(row[0]) > 0 for row in rows.values())
 
 
+def test_too_few_tokens_to_pack(folder, capsys):
+    arguments = ["--model", folder, "--prompt", "w1 w2 w3 w4", "--tokens", "8", "--bits", "4"]
+    assert demo.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split()[-1] == "1.00x"
+    assert lines[-1].startswith("Too few tokens for a packed page")
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_deprecated_is_used(folder):
+    assert demo.main(["--model", folder, "--prompt", "w1 w2 w3", "--tokens", "3"]) == 0
+
+
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(SystemExit, match="no model could be loaded from"):
         demo.main(["--model", str(tmp_path)])

@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers", minversion="5.0")
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig, _cuda, hf_attention, hf_cache  # noqa: E402
 from quashdb.kv._given import GivenTokens  # noqa: E402
+from quashdb.kv.demo import with_cache  # noqa: E402
 from quashdb.kv.errors import InvalidError  # noqa: E402
 
 
@@ -97,7 +98,7 @@ def logits(model, ids, cache, chunk, mask=None):
             end = min(first + chunk, ids.shape[1])
             seen = None if mask is None else mask[:, :end]
             parts.append(
-                model(ids[:, first:end], past_key_values=cache, attention_mask=seen).logits
+                model(ids[:, first:end], **with_cache(cache), attention_mask=seen).logits
             )
     return torch.cat(parts, 1).float()
 

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.0")
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig  # noqa: E402
+from quashdb.kv.demo import with_cache  # noqa: E402
 from quashdb.kv.errors import UnsupportedError  # noqa: E402
 
 EXACT = QuashKVCacheConfig(uncompressed_layers=(0, 1))
@@ -27,7 +28,7 @@ def generate(model, ids, cache=None, new=12, **options):
     torch.manual_seed(11)
     options = {"do_sample": False, "max_new_tokens": new, "min_new_tokens": new, **options}
     options.setdefault("attention_mask", torch.ones_like(ids))
-    return model.generate(ids, past_key_values=cache, **options)
+    return model.generate(ids, **with_cache(cache), **options)
 
 
 def padded(ids, lengths):
@@ -66,8 +67,8 @@ class TestGenerate:
         with torch.no_grad():
             expected = model(torch.cat((ids, ids[:, :1]), 1)).logits[:, -1]
             cache = QuashKVCache.from_model(model, EXACT)
-            model(ids, past_key_values=cache)
-            got = model(ids[:, :1], past_key_values=cache).logits[:, -1]
+            model(ids, **with_cache(cache))
+            got = model(ids[:, :1], **with_cache(cache)).logits[:, -1]
         assert got.dtype == dtype
         torch.testing.assert_close(got, expected, rtol=0.05, atol=0.02)
         generate(model, ids, QuashKVCache.from_model(model, EXACT))
@@ -112,7 +113,7 @@ class TestGenerate:
         ids = prompt(1, 200)
         cache = QuashKVCache.from_model(model)
         with torch.no_grad():
-            model(ids, past_key_values=cache)
+            model(ids, **with_cache(cache))
         before = cache.compression_stats()
         copied = copy.deepcopy(cache)
         assert copied.compression_stats()["packed_bytes"] == before["packed_bytes"]
@@ -169,9 +170,9 @@ class TestCompression:
         cache = QuashKVCache.from_model(model, config)
         split = ids.shape[1] - 40 if split is None else split
         with torch.no_grad():
-            model(ids[:, :split], past_key_values=cache)
+            model(ids[:, :split], **with_cache(cache))
             steps = [
-                model(ids[:, i : i + 1], past_key_values=cache).logits
+                model(ids[:, i : i + 1], **with_cache(cache)).logits
                 for i in range(split, ids.shape[1])
             ]
         return torch.cat(steps, 1), cache
@@ -227,7 +228,7 @@ class TestCompression:
     def test_update_returns_new_tokens_alone(self, model):
         cache = QuashKVCache.from_model(model)
         with torch.no_grad():
-            model(prompt(1, 100), past_key_values=cache)
+            model(prompt(1, 100), **with_cache(cache))
         k = torch.randn(1, 2, 3, 64)
         keys, values = cache.update(k, k + 1, 0)
         assert keys.shape == values.shape == (1, 2, 3, 64)
@@ -240,7 +241,7 @@ class TestCache:
     def filled(self, model, n=150, batch=2, config=EXACT):
         cache = QuashKVCache.from_model(model, config)
         with torch.no_grad():
-            model(prompt(batch, n), past_key_values=cache)
+            model(prompt(batch, n), **with_cache(cache))
         return cache
 
     def test_iteration_gives_what_was_stored(self, model):
@@ -248,8 +249,8 @@ class TestCache:
         ids, mask = padded(prompt(2, 100), (100, 30))
         cache = QuashKVCache.from_model(model, EXACT)
         with torch.no_grad():
-            model(ids, attention_mask=mask, past_key_values=dynamic)
-            model(ids, attention_mask=mask, past_key_values=cache)
+            model(ids, attention_mask=mask, **with_cache(dynamic))
+            model(ids, attention_mask=mask, **with_cache(cache))
         pairs = list(zip(cache, dynamic, strict=True))
         assert len(pairs) == len(cache) == 2
         keep = mask[:, None, :, None].bool()
@@ -263,12 +264,12 @@ class TestCache:
         cache = self.filled(model, 150, 2, config)
         step = prompt(2, 20, seed=5)
         with torch.no_grad():
-            expected = model(ids[:, :1], past_key_values=copy.deepcopy(cache)).logits
-            model(step, past_key_values=cache)
+            expected = model(ids[:, :1], **with_cache(copy.deepcopy(cache))).logits
+            model(step, **with_cache(cache))
             assert cache.get_seq_length() == 170
             cache.crop(-20)
             assert cache.get_seq_length() == 150
-            got = model(ids[:, :1], past_key_values=cache).logits
+            got = model(ids[:, :1], **with_cache(cache)).logits
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
         cache.crop(0)
         assert cache.get_seq_length() == 151
@@ -281,7 +282,7 @@ class TestCache:
         ids, mask = padded(prompt(2, 40), (40, 5))
         cache = QuashKVCache.from_model(model, EXACT)
         with torch.no_grad():
-            model(ids, attention_mask=mask, past_key_values=cache)
+            model(ids, attention_mask=mask, **with_cache(cache))
         cache.crop(-36)
         assert cache.compression_stats()["tokens"] == 2 * 4
         cache.crop(-4)
@@ -348,7 +349,7 @@ class TestCache:
     def test_budget(self, model):
         cache = QuashKVCache.from_model(model, QuashKVCacheConfig(memory_budget=100_000))
         with pytest.raises(MemoryError), torch.no_grad():
-            model(prompt(2, 300), past_key_values=cache)
+            model(prompt(2, 300), **with_cache(cache))
         assert cache.get_seq_length() == cache.get_seq_length(1) == cache.total_bytes == 0
 
     @pytest.mark.parametrize("is_bound", [True, False])
@@ -361,8 +362,8 @@ class TestCache:
         model.set_attn_implementation("quash" if is_bound else "sdpa")
         with torch.no_grad():
             for cache in caches:
-                model(ids, past_key_values=cache)
-            expected = model(step, past_key_values=caches[0]).logits
+                model(ids, **with_cache(cache))
+            expected = model(step, **with_cache(caches[0])).logits
             append, calls = kv.PackedStore.append, []
 
             def fails(store, *args):
@@ -373,11 +374,11 @@ class TestCache:
 
             monkeypatch.setattr(kv.PackedStore, "append", fails)
             with pytest.raises(kv.BudgetError):
-                model(step, past_key_values=caches[1])
+                model(step, **with_cache(caches[1]))
             monkeypatch.undo()
             assert caches[1].compression_stats()["tokens"] == 2 * 2 * 40
             assert caches[1].get_seq_length() == caches[1].get_seq_length(1) == 40
-            assert torch.equal(model(step, past_key_values=caches[1]).logits, expected)
+            assert torch.equal(model(step, **with_cache(caches[1])).logits, expected)
 
     def test_bad_arguments(self, model):
         for wrong in (
@@ -390,7 +391,7 @@ class TestCache:
             QuashKVCache(2, 64, device="meta")
         cache = self.filled(model)
         with pytest.raises(ValueError, match="reset"), torch.no_grad():
-            model(prompt(5, 1), past_key_values=cache)
+            model(prompt(5, 1), **with_cache(cache))
 
     def test_masks_it_cannot_honour_are_refused(self, model):
         cache = self.filled(model, 10, 1)
@@ -398,10 +399,10 @@ class TestCache:
         mask[..., 3] = False
         for wrong in (mask, mask.expand(1, 4, 1, 11)):
             with pytest.raises(UnsupportedError, match="attention_mask"), torch.no_grad():
-                model(prompt(1, 1), attention_mask=wrong, past_key_values=cache)
+                model(prompt(1, 1), attention_mask=wrong, **with_cache(cache))
             assert cache.get_seq_length() == 10 and cache.compression_stats()["tokens"] == 2 * 10
         with torch.no_grad():
-            model(prompt(1, 1), past_key_values=cache)
+            model(prompt(1, 1), **with_cache(cache))
 
     def test_models_it_cannot_serve_are_refused(self):
         config = transformers.T5Config(

@@ -4,7 +4,7 @@ and attention straight over them. Needs torch; QuashKVCache needs transformers 5
     from quashdb.kv import QuashKVCache, QuashKVCacheConfig
 
     cache = QuashKVCache.from_model(model, QuashKVCacheConfig(key_bits=4, value_bits=4))
-    model.generate(**inputs, past_key_values=cache)
+    model.generate(**inputs, cache=cache)  # past_key_values= before transformers 5.24
     print(cache.compression_stats())
 
 Besides: quantizers over tensors (MSEQuantizer, InnerProductQuantizer and mixed

@@ -8,6 +8,7 @@ DIR: a folder (or the name on the Hub) of a causal language model of transformer
 from __future__ import annotations
 
 import argparse
+import inspect
 import pathlib
 import shutil
 import sys
@@ -25,11 +26,15 @@ PROMPT = (
 class _Run:
     """One generation: its text, speed and memory."""
 
-    def __init__(self, name: str, text: str, tokens_per_second: float, cache_bytes: int) -> None:
+    def __init__(self, name: str, text: str, tokens_per_second: float, cache: Any) -> None:
+        from quashdb.kv import QuashKVCache
+
         self.name = name
         self.text = text
         self.tokens_per_second = tokens_per_second
-        self.cache_bytes = cache_bytes
+        self.cache_bytes = _held_bytes(cache)
+        is_packed = isinstance(cache, QuashKVCache)
+        self.packs_nothing = is_packed and not cache.compression_stats().get("pages")
 
 
 def _load(folder: str) -> tuple[Any, Any]:
@@ -53,6 +58,15 @@ def _load(folder: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def with_cache(cache: Any) -> dict[str, Any]:
+    """As keyword argument of models and generate(): `cache`, before transformers 5.24
+    `past_key_values`."""
+    import transformers
+
+    names = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
+
+
 def _held_bytes(cache: Any) -> int:
     from quashdb.kv import QuashKVCache
 
@@ -67,11 +81,12 @@ def _generate(model: Any, ids: Any, tokens: int, cache: Any) -> tuple[list[int],
     """Greedy: the new tokens, and how many a second after the first."""
     import torch
 
-    out = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    given = {**with_cache(cache), "use_cache": True}
+    out = model(ids, logits_to_keep=1, **given)
     new = [int(out.logits[0, -1].argmax())]
     begin = time.perf_counter()
     while len(new) < tokens:
-        step = model(torch.tensor([[new[-1]]]), past_key_values=cache, use_cache=True)
+        step = model(torch.tensor([[new[-1]]]), **given)
         new.append(int(step.logits[0, -1].argmax()))
     return new, (len(new) - 1) / max(time.perf_counter() - begin, 1e-9)
 
@@ -124,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 name = f"{bits:g} bits"
                 cache = QuashKVCache.from_model(model, config)
             new, speed = _generate(model, ids, given.tokens, cache)
-            runs.append(_Run(name, tokenizer.decode(new), speed, _held_bytes(cache)))
+            runs.append(_Run(name, tokenizer.decode(new), speed, cache))
         model.set_attn_implementation(attention)
     exact = runs[0]
     print(_columns(runs, shutil.get_terminal_size((100, 24)).columns))
@@ -134,6 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(
             f"{run.name:<14}{run.tokens_per_second:>10.1f}{run.cache_bytes / 1024:>12,.0f}"
             f"{exact.cache_bytes / run.cache_bytes:>11.2f}x"
+        )
+    if any(run.packs_nothing for run in runs):
+        print(
+            "Too few tokens for a packed page: the first 64 and the newest ones stay as given. "
+            "A longer prompt (--repeat) or more --tokens show what packing saves."
         )
     return 0
 

@@ -128,7 +128,7 @@ class QuashKVCache(Cache):
     """A drop-in for DynamicCache that holds keys and values as 2 to 4 bit codes.
 
         cache = QuashKVCache.from_model(model, QuashKVCacheConfig(key_bits=4))
-        model.generate(**inputs, past_key_values=cache)
+        model.generate(**inputs, cache=cache)  # past_key_values= before transformers 5.24
 
     from_model() switches the model's attention to "quash", which reads packed
     codes directly: update() stores new tokens and returns those alone. The first
