@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig
+from quashdb.kv.demo import with_cache
 
 WINDOW, CHUNK = 512, 64
 
@@ -28,7 +29,7 @@ def perplexity(model, windows, make_cache):
     for window in windows:
         cache = make_cache()
         logits = torch.cat([
-            model(window[None, first:first + CHUNK], past_key_values=cache).logits[0].float()
+            model(window[None, first:first + CHUNK], **with_cache(cache)).logits[0].float()
             for first in range(0, WINDOW, CHUNK)])
         loss += torch.nn.functional.cross_entropy(logits[:-1], window[1:]).item()
     return math.exp(loss / len(windows))

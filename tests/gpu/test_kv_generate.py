@@ -13,6 +13,7 @@ if not torch.cuda.is_available():
 # pylint: disable=wrong-import-position
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig, UnsupportedError, hf_attention
 from quashdb.kv._ffi import lib
+from quashdb.kv.demo import with_cache
 from quashdb.kv.errors import InvalidError
 
 if lib.quash_kv_cuda_devices() == 0:
@@ -37,7 +38,7 @@ def logits_of(model, ids, cache, chunk, mask=None):
         for first in range(0, ids.shape[1], chunk):
             end = min(first + chunk, ids.shape[1])
             parts.append(model(
-                ids[:, first:end], past_key_values=cache, use_cache=True,
+                ids[:, first:end], **with_cache(cache), use_cache=True,
                 attention_mask=None if mask is None else mask[:, :end]).logits.float())
     return torch.cat(parts, 1)
 
@@ -153,11 +154,11 @@ def test_left_padding(model, config):
     mask[1, :90] = 0
     cache = QuashKVCache.from_model(model, config)
     with torch.inference_mode():
-        model(ids[:, :280], past_key_values=cache, use_cache=True, attention_mask=mask[:, :280])
+        model(ids[:, :280], **with_cache(cache), use_cache=True, attention_mask=mask[:, :280])
         assert cache._batch.tokens(280) == [280, 190]
         for step in range(280, 300):
             position = torch.tensor([[step], [step - 90]], device="cuda")
-            packed = model(ids[:, step:step + 1], past_key_values=cache, use_cache=True,
+            packed = model(ids[:, step:step + 1], **with_cache(cache), use_cache=True,
                            attention_mask=mask[:, :step + 1], position_ids=position).logits
         alone = model(ids[1:, 90:], use_cache=False).logits[:, -1]
     assert (packed[1, -1].float() - alone[0].float()).norm() < 0.1 * alone.float().norm()
@@ -166,9 +167,9 @@ def test_left_padding(model, config):
 def test_generate_reorder_and_crop(model):
     ids = torch.randint(256, (1, 200), generator=torch.Generator().manual_seed(3)).cuda()
     cache = QuashKVCache.from_model(model, PACKED)
-    text = model.generate(ids, past_key_values=cache, max_new_tokens=60, do_sample=False)
+    text = model.generate(ids, **with_cache(cache), max_new_tokens=60, do_sample=False)
     assert text.shape == (1, 260) and cache.get_seq_length() == 259
-    beams = model.generate(ids, past_key_values=QuashKVCache.from_model(model, PACKED),
+    beams = model.generate(ids, **with_cache(QuashKVCache.from_model(model, PACKED)),
                            num_beams=3, max_new_tokens=20, do_sample=False)
     assert beams.shape[1] == 220
     before = cache[0][0][:, :, :249]
@@ -217,7 +218,7 @@ def test_given_tokens_are_cropped_copied_and_reserved(model, monkeypatch):
     copied.reserve(500)
     logits_of(model, ids[:, 100:].expand(3, -1), copied, 1)
     assert copied.compression_stats()["pages"] == 2 * 3 * ((300 - 64 - 16) // 64)
-    beams = model.generate(ids, past_key_values=QuashKVCache.from_model(model), num_beams=3,
+    beams = model.generate(ids, **with_cache(QuashKVCache.from_model(model)), num_beams=3,
                            max_new_tokens=20, do_sample=False)
     assert beams.shape[1] == 320
 
