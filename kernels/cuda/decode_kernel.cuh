@@ -92,10 +92,7 @@ class Decoder {
                                   : reinterpret_cast<const uint4*>(from.factors) + i - kPlaces;
       auto* to = is_place ? reinterpret_cast<uint4*>(parts_.permutation) + i
                           : reinterpret_cast<uint4*>(parts_.factors) + i - kPlaces;
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                       static_cast<uint32_t>(__cvta_generic_to_shared(to))),
-                   "l"(word)
-                   : "memory");
+      CopyAhead(to, word);
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
   }

@@ -7,11 +7,11 @@
 #include <array>
 
 #include "kernels/cuda/decode_kernel.cuh"
+#include "kernels/cuda/launch_limits.cuh"
 
 namespace quash::cuda {
 
 constexpr uint32_t kMaxBlocks = 1024;
-constexpr int kMaxDevices = 64;
 
 // The workspace is partials and then the spill, places that depend on nothing else: other
 // memory must not be written where partials are to be zero.

@@ -27,10 +27,10 @@ __device__ __forceinline__ float SignOfSum(const float* factors, int i) {
 template <int kDim>
 __device__ __forceinline__ int32_t TransformOfWarp(const float (&sums)[kDim / 32],
                                                    const float (&signs)[kDim / 32]) {
-  float all = 0x1.8p23f;
+  float all = kWhole;
 #pragma unroll
   for (int i = 0; i < kDim / 32; ++i) all = __fmaf_rn(sums[i], signs[i], all);
-  int32_t number = __float_as_int(all) - __float_as_int(0x1.8p23f);
+  int32_t number = __float_as_int(all) - __float_as_int(kWhole);
 #pragma unroll
   for (int step = 4; step < 32; step *= 2) {
     const int sign = (threadIdx.x & step) != 0 ? -1 : 1;
@@ -65,16 +65,7 @@ __device__ __forceinline__ void FixedMean(FixedMemory<kDim>& memory, const float
   int32_t row[kFixedWarps];
 #pragma unroll
   for (int i = 0; i < kFixedWarps; ++i) row[i] = memory.sums[i][lane];
-#pragma unroll
-  for (int step = 1; step < kFixedWarps; step *= 2) {
-#pragma unroll
-    for (int i = 0; i < kFixedWarps; ++i) {
-      if ((i & step) == 0) {
-        const int32_t a = row[i], b = row[i + step];
-        row[i] = a + b, row[i + step] = a - b;
-      }
-    }
-  }
+  HadamardOfThread(row);
   uint32_t largest = 0;
 #pragma unroll
   for (const int32_t number : row) largest = max(largest, static_cast<uint32_t>(abs(number)));
@@ -85,7 +76,7 @@ __device__ __forceinline__ void FixedMean(FixedMemory<kDim>& memory, const float
   if (threadIdx.x == 0) *mean_scale = rounded;
   int32_t own = row[0];
 #pragma unroll
-  for (int i = 1; i < 4; ++i) own = warp == i ? row[i] : own;
+  for (int i = 1; i < kFixedWarps; ++i) own = warp == i ? row[i] : own;
   const float steps = step > 0 ? rintf(Quotient(static_cast<float>(own), step * kTokens)) : 0.0f;
   const float cut = fminf(fmaxf(steps, -127.0f), 127.0f);
   const int coordinate = SummedCoordinate<kDim>();

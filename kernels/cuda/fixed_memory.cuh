@@ -11,7 +11,8 @@
 
 namespace quash::cuda {
 
-constexpr int kMostPages = 64;  // that a block seals in turn
+constexpr int kMostPages = 64;       // that a block seals in turn
+constexpr float kWhole = 0x1.8p23f;  // whole numbers below 2^22 added to it are in its last bits
 
 template <int kDim>
 struct FixedMemory {
@@ -26,10 +27,6 @@ struct FixedMemory {
   alignas(8) uint32_t magnitudes[2];                 // of levels, a byte each
   uint8_t* pages[kMostPages];                        // of the block, where its head begins
 };
-
-__device__ __forceinline__ uint32_t MaxOfWarp(uint32_t value) {
-  return __reduce_max_sync(kAllLanes, value);
-}
 
 // a / b rounded to nearest, for normal numbers far from the ends of the range.
 __device__ __forceinline__ float Quotient(float a, float b) {

@@ -52,9 +52,6 @@ struct FixedRows {
 
   // Word w = 0..kDim / 32 - 1, c = 0..3: coordinate 32 (w / 2) + 8 q + 4 (w % 2) + c of the
   // half row.
-  __device__ float& At(int token, int half, int w, int c) {
-    return d[half][4 * (2 * w + c / 2) + 2 * token + c % 2];
-  }
   __device__ float At(int token, int half, int w, int c) const {
     return d[half][4 * (2 * w + c / 2) + 2 * token + c % 2];
   }
@@ -90,10 +87,6 @@ struct FixedNumbers {
     return reinterpret_cast<uint4*>(bytes[warp][token] + quad * kQuadBytes + i * 128)[group];
   }
 };
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* memory) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(memory));
-}
 
 // Four matrices of 8 x 8 float16: lane 8 i + j has the address of row j of matrix i.
 template <bool kTransposes>
@@ -156,7 +149,7 @@ struct OperandAddresses {
   template <int kDim>
   __device__ OperandAddresses(const FixedMatrixMemory<kDim>& memory,
                               const FixedNumbers<kDim>& numbers_memory)
-      : products(__reduce_max_sync(kAllLanes, SharedAddress(&memory))),
+      : products(MaxOfWarp(SharedAddress(&memory))),
         numbers(products + (SharedAddress(&numbers_memory) - SharedAddress(&memory))) {}
 };
 

@@ -119,9 +119,7 @@ struct RawRows {
     if constexpr (kType != RowType::kF32) {
 #pragma unroll
       for (int i = 0; i < kDim / 16; ++i) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                         SharedAddress(&memory.numbers.Raw(i))),
-                     "l"(Eight(i)));
+        CopyAhead(&memory.numbers.Raw(i), Eight(i));
       }
       asm volatile("cp.async.commit_group;");
     }
@@ -180,7 +178,6 @@ struct RawPage<kDim, RowType::kF32> {
   }
   template <typename Use>
   __device__ void OnGrid(int shift, int part, const Use& use) const {
-    constexpr float kWhole = 0x1.8p23f;
     const float to_grid = __int_as_float((127 + shift) << 23);
     const auto fixed = [&](float x) {
       return (__fmaf_rn(x, to_grid, kWhole) - kWhole) * kFixedUnit;

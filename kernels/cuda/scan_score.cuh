@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/scan.h"
 #include "kernels/cuda/scan_layout.cuh"
+#include "kernels/cuda/warp_math.cuh"
 
 namespace quash::cuda {
 namespace {
@@ -32,12 +33,6 @@ struct RowStage {
   static constexpr uint32_t kPieces = 2;
   uint4 pieces[kPieces][kLanes];
 };
-
-__device__ void CopyAhead(void* shared, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(from));
-}
 
 __device__ void AddTerm(float value, float other, bool is_l2, float* sum) {
   if (is_l2) {

@@ -174,32 +174,24 @@ class Residency {
   const char* Find(Kernel kernel, size_t shared_bytes) {
     int device = 0;
     cudaGetDevice(&device);
-    if (device >= kDevices) return "the device's ordinal is above 63";
+    if (device >= kMaxDevices) return "the device's ordinal is above 63";
     Known& known = known_[device];
     if (known.blocks == 0 || known.shared != shared_bytes) {
-      int processors = 0, resident = 0;
-      cudaError_t error = AllowAllSharedMemory(kernel, device);
-      if (error == cudaSuccess) {
-        error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-      }
-      if (error == cudaSuccess) {
-        error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kThreads,
-                                                              shared_bytes);
-      }
+      uint32_t resident = 0;
+      const cudaError_t error = ResidentBlocks(kernel, device, kThreads, shared_bytes, &resident);
       if (error != cudaSuccess) return cudaGetErrorString(error);
-      known = {shared_bytes, static_cast<uint32_t>(processors * (resident > 0 ? resident : 1))};
+      known = {shared_bytes, resident};
     }
     blocks = known.blocks;
     return nullptr;
   }
 
  private:
-  static constexpr int kDevices = 64;
   struct Known {
     size_t shared = 0;
     uint32_t blocks = 0;
   };
-  Known known_[kDevices];
+  Known known_[kMaxDevices];
 };
 
 }  // namespace

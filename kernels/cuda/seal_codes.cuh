@@ -183,13 +183,9 @@ __device__ __forceinline__ float Quantize(CodeMemory& memory, const TokenRow<kDi
 
 // Bits of a where the mask has ones, others of b; compilers take an instruction more.
 __device__ __forceinline__ uint32_t Choose(uint32_t mask, uint32_t a, uint32_t b) {
-#ifdef __CUDA_ARCH__
   uint32_t chosen;
   asm("lop3.b32 %0, %1, %2, %3, 0xe4;" : "=r"(chosen) : "r"(a), "r"(b), "r"(mask));
   return chosen;
-#else
-  return (a & mask) | (b & ~mask);
-#endif
 }
 
 // Two bits of each nibble, of 3-bit codes the magnitudes.

@@ -227,22 +227,6 @@ __global__ void __launch_bounds__(kFixedThreads, BlocksOf(kDim, kType))
   }
 }
 
-// Blocks that are resident at the same time; 0 if the kernel cannot be launched.
-template <auto kKernel>
-uint32_t ResidentBlocks(size_t shared_bytes) {
-  constexpr int kMaxDevices = 64;
-  static thread_local uint32_t known[kMaxDevices];  // asked once of each
-  int device = 0, processors = 0, resident = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= kMaxDevices) return 0;
-  if (known[device] == 0 && AllowAllSharedMemory(kKernel, device) == cudaSuccess &&
-      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) == cudaSuccess &&
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kKernel, kFixedThreads,
-                                                    shared_bytes) == cudaSuccess) {
-    known[device] = static_cast<uint32_t>(processors * resident);
-  }
-  return known[device];
-}
-
 // Pages for each block: so many that the last blocks to start are about as many as can be
 // resident. To start takes as long as half a page.
 uint32_t PagesOfBlock(uint32_t pages, uint64_t parts, uint32_t resident) {
@@ -261,8 +245,16 @@ void Launch(const AppendArgs& args, uint32_t pages, CUstream_st* stream) {
   constexpr auto kKernel = &SealFixedKernel<kDim, kType, kMoves, kHasMeans>;
   constexpr size_t kSharedBytes = sizeof(FixedMemory<kDim>);
   const uint64_t parts = uint64_t{2} * args.format.num_kv_heads * args.state.num_seqs;
-  const uint32_t resident = ResidentBlocks<kKernel>(kSharedBytes);
-  const uint32_t of_block = PagesOfBlock(pages, parts, std::max(resident, 1u));
+  static thread_local uint32_t known[kMaxDevices];  // asked once of each
+  uint32_t resident = 1;                            // where that fails, so does the launch
+  int device = 0;
+  if (cudaGetDevice(&device) == cudaSuccess && device < kMaxDevices) {
+    if (known[device] == 0) {
+      ResidentBlocks(kKernel, device, kFixedThreads, kSharedBytes, &known[device]);
+    }
+    resident = std::max(known[device], 1u);
+  }
+  const uint32_t of_block = PagesOfBlock(pages, parts, resident);
   const dim3 grid(kMoves ? 1 : (pages + of_block - 1) / of_block, args.state.num_seqs,
                   2 * args.format.num_kv_heads);
   kKernel<<<grid, kFixedThreads, kSharedBytes, stream>>>(args);

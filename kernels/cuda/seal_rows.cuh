@@ -50,18 +50,7 @@ template <int kDim>
 struct TokenRow {
   float v[kDim];
 
-  __device__ void Hadamard() {
-#pragma unroll
-    for (int stride = 1; stride < kDim; stride *= 2) {
-#pragma unroll
-      for (int i = 0; i < kDim; ++i) {
-        if ((i & stride) == 0) {
-          const float a = v[i], b = v[i + stride];
-          v[i] = a + b, v[i + stride] = a - b;
-        }
-      }
-    }
-  }
+  __device__ void Hadamard() { HadamardOfThread(v); }
 
   __device__ void Store(float* column) const {
 #pragma unroll

@@ -53,6 +53,33 @@ __device__ __forceinline__ void ProductOf16(float (&c)[4], const uint32_t (&a)[4
   }
 }
 
+__device__ __forceinline__ uint32_t SharedAddress(const void* memory) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(memory));
+}
+// 16 bytes to shared memory, of the group that is committed next.
+__device__ __forceinline__ void CopyAhead(void* shared, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared)), "l"(from)
+               : "memory");
+}
+
+// The Walsh-Hadamard transform of what one thread has.
+template <typename T, int kCount>
+__device__ __forceinline__ void HadamardOfThread(T (&v)[kCount]) {
+#pragma unroll
+  for (int stride = 1; stride < kCount; stride *= 2) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if ((i & stride) == 0) {
+        const T a = v[i], b = v[i + stride];
+        v[i] = a + b, v[i + stride] = a - b;
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ uint32_t MaxOfWarp(uint32_t value) {
+  return __reduce_max_sync(kAllLanes, value);
+}
 // Over the eight lanes of equal lane % 4.
 template <typename T, typename Op>
 __device__ __forceinline__ T ReduceRows(T value, Op op) {

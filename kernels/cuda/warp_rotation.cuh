@@ -16,16 +16,7 @@ struct WarpRotation {
 
   // is_halved  of both halves by themselves
   static __device__ void Hadamard(float (&v)[kPer], int lane, bool is_halved) {
-#pragma unroll
-    for (int stride = 1; stride < kPer; stride *= 2) {
-#pragma unroll
-      for (int i = 0; i < kPer; ++i) {
-        if ((i & stride) == 0) {
-          const float a = v[i], b = v[i + stride];
-          v[i] = a + b, v[i + stride] = a - b;
-        }
-      }
-    }
+    HadamardOfThread(v);
 #pragma unroll
     for (int stride = 1; stride < 32; stride *= 2) {
       if (stride == 16 && is_halved) continue;
