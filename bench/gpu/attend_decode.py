@@ -17,6 +17,7 @@ import statistics
 
 import torch
 import torch.nn.functional as F
+from device_time import graph_of
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PAGE = 64
@@ -313,17 +314,6 @@ def check_determinism(library):
             if not torch.equal(out, results[0][0]) or not torch.equal(lse, results[0][1]):
                 raise SystemExit("results differ between runs")
     print("20 runs gave the same bits")
-
-
-def graph_of(calls):
-    for call in calls:
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    return graph
 
 
 def time_graph(graph, calls):

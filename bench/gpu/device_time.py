@@ -21,14 +21,13 @@ def median_ms(call, rounds=9, before=None):
     return statistics.median(times[1:])
 
 
-def replay_of(call, before=None):
-    """`call` in a CUDA graph, without what the host takes; it is called once before, after
-    `before`."""
-    if before is not None:
-        before()
-    call()
+def graph_of(calls):
+    """A CUDA graph of `calls`, each of which is called once before."""
+    for call in calls:
+        call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+        for call in calls:
+            call()
+    return graph

@@ -15,7 +15,7 @@ import math
 import pathlib
 
 import torch
-from device_time import median_ms
+from device_time import graph_of, median_ms
 
 from quashdb.kv import PAGE_SIZE, QuashKVCacheConfig
 from quashdb.kv._cuda import CudaLayer, CudaStore
@@ -49,10 +49,7 @@ def measure(k_bits, v_bits, quantizer, heads, dim, copy):
     queries = torch.randn(SEQS, Q_HEADS, dim, device=DEVICE).bfloat16()
     out, _ = store.attend(layers[0], queries)
     error = relative_error(store, layers[0], queries, out)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for layer in layers:
-            store.attend(layer, queries)
+    graph = graph_of([lambda layer=layer: store.attend(layer, queries) for layer in layers])
     attend = median_ms(graph.replay) / LAYERS
 
     def seal():

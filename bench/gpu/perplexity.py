@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig
-from quashdb.kv.demo import with_cache
+from quashdb.kv.hf_cache import with_cache
 
 WINDOW, CHUNK = 512, 64
 

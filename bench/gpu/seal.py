@@ -10,7 +10,7 @@ instructions.
 
 
 import torch
-from device_time import median_ms, replay_of
+from device_time import graph_of, median_ms
 
 from quashdb.kv import PAGE_SIZE, QuashKVCacheConfig
 from quashdb.kv._cuda import CudaLayer, CudaStore
@@ -44,7 +44,9 @@ def main():
 
         size = 4 * keys.numel() + SEQS * TOKENS // PAGE_SIZE * store.page_bytes
         for name, call, before in (("seal", seal, empty), ("read", read, None)):
-            milliseconds = median_ms(replay_of(call, before), before=before)
+            if before is not None:
+                before()
+            milliseconds = median_ms(graph_of([call]).replay, before=before)
             rate = size / milliseconds / 1e9
             print(f"{rotation}, {bits}-bit, seed {seed}, {name}: {milliseconds:.3f} ms, "
                   f"{rate:.2f} TB/s, {rate / copy:.1%}")

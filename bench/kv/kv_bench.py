@@ -24,7 +24,7 @@ import bench_data  # pylint: disable=wrong-import-position
 
 bench_data.import_quashdb()
 from quashdb import kv  # pylint: disable=wrong-import-position
-from quashdb.kv.demo import with_cache  # pylint: disable=wrong-import-position
+from quashdb.kv.hf_cache import with_cache  # pylint: disable=wrong-import-position
 
 PAGE = kv.PAGE_SIZE
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

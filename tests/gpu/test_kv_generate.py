@@ -13,8 +13,8 @@ if not torch.cuda.is_available():
 # pylint: disable=wrong-import-position
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig, UnsupportedError, hf_attention
 from quashdb.kv._ffi import lib
-from quashdb.kv.demo import with_cache
 from quashdb.kv.errors import InvalidError
+from quashdb.kv.hf_cache import with_cache
 
 if lib.quash_kv_cuda_devices() == 0:
     pytest.skip("the QuashKV library has no CUDA", allow_module_level=True)

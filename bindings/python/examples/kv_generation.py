@@ -9,7 +9,6 @@ nothing, but tokens, memory and agreement are real. Needs torch and transformers
 """
 
 import argparse
-import inspect
 import time
 
 import torch
@@ -17,6 +16,7 @@ import transformers
 from transformers import DynamicCache
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig
+from quashdb.kv.hf_cache import with_cache
 
 
 def random_llama():
@@ -28,12 +28,6 @@ def random_llama():
         initializer_range=0.1, bos_token_id=1, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval()
-
-
-def with_cache(cache):
-    """Named past_key_values before transformers 5.24."""
-    names = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
-    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def generate(model, ids, tokens, bits=None):

@@ -13,8 +13,8 @@ transformers = pytest.importorskip("transformers", minversion="5.0")
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig, _cuda, hf_attention, hf_cache  # noqa: E402
 from quashdb.kv._given import GivenTokens  # noqa: E402
-from quashdb.kv.demo import with_cache  # noqa: E402
 from quashdb.kv.errors import InvalidError  # noqa: E402
+from quashdb.kv.hf_cache import with_cache  # noqa: E402
 
 
 class Layer:

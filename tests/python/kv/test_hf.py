@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.0")
 
 from quashdb.kv import QuashKVCache, QuashKVCacheConfig  # noqa: E402
-from quashdb.kv.demo import with_cache  # noqa: E402
 from quashdb.kv.errors import UnsupportedError  # noqa: E402
+from quashdb.kv.hf_cache import with_cache  # noqa: E402
 
 EXACT = QuashKVCacheConfig(uncompressed_layers=(0, 1))
 

@@ -8,7 +8,6 @@ DIR: a folder (or the name on the Hub) of a causal language model of transformer
 from __future__ import annotations
 
 import argparse
-import inspect
 import pathlib
 import shutil
 import sys
@@ -18,23 +17,18 @@ from collections.abc import Sequence
 from typing import Any
 
 PROMPT = (
-    "Description: This package contains a small library to compress data in memory. It is used "
-    "by"
+    "Description: This package contains a small library to compress data in memory. It is used by"
 )
 
 
 class _Run:
     """One generation: its text, speed and memory."""
 
-    def __init__(self, name: str, text: str, tokens_per_second: float, cache: Any) -> None:
-        from quashdb.kv import QuashKVCache
-
+    def __init__(self, name: str, text: str, tokens_per_second: float, cache_bytes: int) -> None:
         self.name = name
         self.text = text
         self.tokens_per_second = tokens_per_second
-        self.cache_bytes = _held_bytes(cache)
-        is_packed = isinstance(cache, QuashKVCache)
-        self.packs_nothing = is_packed and not cache.compression_stats().get("pages")
+        self.cache_bytes = cache_bytes
 
 
 def _load(folder: str) -> tuple[Any, Any]:
@@ -58,15 +52,6 @@ def _load(folder: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def with_cache(cache: Any) -> dict[str, Any]:
-    """As keyword argument of models and generate(): `cache`, before transformers 5.24
-    `past_key_values`."""
-    import transformers
-
-    names = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
-    return {"cache" if "cache" in names else "past_key_values": cache}
-
-
 def _held_bytes(cache: Any) -> int:
     from quashdb.kv import QuashKVCache
 
@@ -80,6 +65,8 @@ def _held_bytes(cache: Any) -> int:
 def _generate(model: Any, ids: Any, tokens: int, cache: Any) -> tuple[list[int], float]:
     """Greedy: the new tokens, and how many a second after the first."""
     import torch
+
+    from quashdb.kv.hf_cache import with_cache
 
     given = {**with_cache(cache), "use_cache": True}
     out = model(ids, logits_to_keep=1, **given)
@@ -128,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     ids = tokenizer(given.prompt, return_tensors="pt").input_ids.repeat(1, given.repeat)
     runs = []
+    packs_nothing = False
     attention = model.config._attn_implementation  # from_model() changes it
     with torch.inference_mode():
         for bits in (None, *given.bits):
@@ -139,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 name = f"{bits:g} bits"
                 cache = QuashKVCache.from_model(model, config)
             new, speed = _generate(model, ids, given.tokens, cache)
-            runs.append(_Run(name, tokenizer.decode(new), speed, cache))
+            if isinstance(cache, QuashKVCache) and cache.compression_stats()["pages"] == 0:
+                packs_nothing = True
+            runs.append(_Run(name, tokenizer.decode(new), speed, _held_bytes(cache)))
         model.set_attn_implementation(attention)
     exact = runs[0]
     print(_columns(runs, shutil.get_terminal_size((100, 24)).columns))
@@ -150,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{run.name:<14}{run.tokens_per_second:>10.1f}{run.cache_bytes / 1024:>12,.0f}"
             f"{exact.cache_bytes / run.cache_bytes:>11.2f}x"
         )
-    if any(run.packs_nothing for run in runs):
+    if packs_nothing:
         print(
             "Too few tokens for a packed page: the first 64 and the newest ones stay as given. "
             "A longer prompt (--repeat) or more --tokens show what packing saves."

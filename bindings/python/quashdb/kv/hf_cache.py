@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+import transformers
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
 from quashdb.kv import _tensors, hf_attention
@@ -15,6 +18,18 @@ from quashdb.kv._cuda import CudaBatch
 from quashdb.kv.errors import InvalidError, UnsupportedError
 
 _LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+@functools.cache
+def _cache_name() -> str:
+    names = inspect.signature(transformers.LlamaForCausalLM.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
+def with_cache(cache: Cache | None) -> dict[str, Cache | None]:
+    """As keyword argument of models and generate(): `cache`, before transformers 5.24
+    `past_key_values`."""
+    return {_cache_name(): cache}
 
 
 def _batch_on(
